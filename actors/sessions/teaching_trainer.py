@@ -12,8 +12,8 @@ from pydantic import Field
 from gristmill.actors.nlu.slot_examples import tagged
 from gristmill.models.measures.semer import slot_value
 from gristmill.models.nlu.crf import CrfSettings
-from gristmill.models.nlu.domain import Example, from_iob
-from gristmill.models.sessions.teaching import CatalogueSettings, MaskSettings, catalogue_of, fit_taggers, masked
+from gristmill.models.nlu.domain import Example
+from gristmill.models.sessions.teaching import CatalogueSettings, Masks, MaskSettings, catalogue_of, fit_taggers, masked
 from gristmill.shards import canonical
 from gristmill.shards.artifact import read_file
 from gristmill.shards.dataset import open_sealed
@@ -38,7 +38,7 @@ class TeachingTraining(Settings):
     crf: CrfSettings = CrfSettings(iterations=40)
     """The taggers."""
     seed: int = 0
-    """Of the words in the place of values."""
+    """Of the masks."""
 
 
 def collect(settings: CatalogueSettings, context: TrainContext, *, data: str) -> dict[str, Any]:
@@ -117,18 +117,14 @@ def train(settings: TeachingTraining, context: TrainContext, *, data: str) -> di
     catalogue = catalogue_of(slots, settings.catalogue)
     # The order of requests decides the taggers' last bits.
     ordered = {domain: dict(sorted(examples[domain].items())) for domain in sorted(examples)}
-    words = sorted({token.lower() for own in ordered.values() for one in own.values() for token in one.tokens})
-    lengths: dict[str, list[int]] = {}
-    for own in ordered.values():
-        for example in own.values():
-            for slot in from_iob(example.tokens, example.tags):
-                lengths.setdefault(slot.name, []).append(slot.end - slot.start)
+    every = (example for own in ordered.values() for example in own.values())
+    masks = Masks.of(every, catalogue.slots, settings.mask.common)
     copies: dict[str, list[Example]] = {}
     for number in range(settings.mask.copies):
         random = RecordRandom(settings.seed, f"masks {number}")
         for domain, own in ordered.items():
             copies.setdefault(domain, []).extend(
-                masked(example, catalogue.slots, lengths, words, settings.mask.share, random(name))
+                masked(example, masks, settings.mask.share, random(name))
                 for name, example in own.items()
                 if any(tag[2:] in catalogue.slots for tag in example.tags)
             )

@@ -42,12 +42,14 @@ class CatalogueSettings(Settings):
 
 
 class MaskSettings(Settings):
-    """Copies of training requests whose catalogue values are masked."""
+    """Copies of training requests whose catalogue values are masked: their words are random ones."""
 
     copies: int = Field(1, ge=0)
     """Copies of each request (0: the tagger is trained on the requests alone)."""
     share: float = Field(1.0, gt=0, le=1)
     """Share of the values that are masked in a copy."""
+    common: int = Field(3, ge=1)
+    """A word that occurs so often outside of catalogue values is left in a mask."""
 
 
 class UnknownSpan(NamedTuple):
@@ -97,22 +99,41 @@ def catalogue_of(slots: Iterable[tuple[str, str]], settings: CatalogueSettings) 
     return Catalogue(frozenset(named), frozenset(value for own in counts.values() for value in own), frozenset(closed))
 
 
-def masked(
-    example: Example,
-    slots: AbstractSet[str],
-    lengths: Mapping[str, Sequence[int]],
-    words: Sequence[str],
-    share: float,
-    rng: np.random.Generator,
-) -> Example:
-    """Return a copy of a request, in which values of ``slots`` are random words.
+class Masks(NamedTuple):
+    """What masks are made of: values (token lists) of each catalogue slot, the words that are kept, and random ones."""
 
-    ``lengths`` are the numbers of tokens of the values of each slot, one of which is drawn; ``words`` are drawn from.
+    values: Mapping[str, Sequence[Sequence[str]]]
+    kept: frozenset[str]
+    words: Sequence[str]
+
+    @classmethod
+    def of(cls, examples: Iterable[Example], slots: AbstractSet[str], common: int) -> Masks:
+        """Return those of requests: kept are words of at least ``common`` places outside catalogue values."""
+        values: dict[str, list[Sequence[str]]] = {}
+        outside: Counter[str] = Counter()
+        words = set()
+        for example in examples:
+            for slot in from_iob(example.tokens, example.tags):
+                if slot.name in slots:
+                    values.setdefault(slot.name, []).append(example.tokens[slot.start : slot.end])
+            for token, tag in zip(example.tokens, example.tags, strict=True):
+                words.add(token.lower())
+                outside[token.lower()] += tag[2:] not in slots
+        kept = frozenset(word for word, count in outside.items() if count >= common)
+        return cls(values, kept, sorted(words))
+
+
+def masked(example: Example, masks: Masks, share: float, rng: np.random.Generator) -> Example:
+    """Return a copy of a request, in which a share of the catalogue values are masked.
+
+    A mask is a value of the same slot, drawn, with random words for those that say nothing outside of values: "the" and
+    "of" are left, as values have them, too.
 
     Example:
-        >>> lamp = Example(["turn", "on", "desk", "lamp"], "on", ["O", "O", "B-name", "I-name"])
-        >>> masked(lamp, {"name"}, {"name": [1]}, ["xyz"], 1.0, np.random.default_rng(0))
-        Example(tokens=['turn', 'on', 'xyz'], intent='on', tags=['O', 'O', 'B-name'])
+        >>> lamp = Example(["turn", "on", "the", "lamp"], "on", ["O", "O", "B-name", "I-name"])
+        >>> masks = Masks({"name": [["the", "desk"]]}, frozenset({"the"}), ["xyz"])
+        >>> masked(lamp, masks, 1.0, np.random.default_rng(0))
+        Example(tokens=['turn', 'on', 'the', 'xyz'], intent='on', tags=['O', 'O', 'B-name', 'I-name'])
     """
     tokens: list[str] = []
     tags: list[str] = []
@@ -121,9 +142,10 @@ def masked(
         tokens += example.tokens[at : slot.start]
         tags += example.tags[at : slot.start]
         own = list(example.tokens[slot.start : slot.end])
-        if slot.name in slots and rng.random() < share:
-            size = lengths[slot.name][int(rng.integers(len(lengths[slot.name])))]
-            own = [words[int(rng.integers(len(words)))] for _ in range(size)]
+        if slot.name in masks.values and rng.random() < share:
+            drawn = masks.values[slot.name][int(rng.integers(len(masks.values[slot.name])))]
+            words = masks.words
+            own = [one if one.lower() in masks.kept else words[int(rng.integers(len(words)))] for one in drawn]
         tokens += own
         tags += [f"B-{slot.name}", *[f"I-{slot.name}"] * (len(own) - 1)]
         at = slot.end

@@ -152,8 +152,8 @@ def rate_trigger(offers: Sequence[Mapping[str, Any]], accepted: np.ndarray) -> T
 
     Example:
         >>> offers = [{"offered": "Book"}, {"offered": "Book"}, {"offered": "Play"}]
-        >>> rate_trigger(offers, np.array([True, True, False])).probability(offers).round(2).tolist()
-        [0.76, 0.76, 0.56]
+        >>> rate_trigger(offers, np.array([True, True, False])).probability(offers).round(2)
+        array([0.76, 0.76, 0.56], dtype=float32)
     """
     share = min(max(float(accepted.mean()), 1e-6), 1 - 1e-6)
     counts: dict[str, list[int]] = {}
