@@ -26,6 +26,7 @@ from gristmill.shards.dataset import SealedSet
 from gristmill.shards.errors import UserError
 from gristmill.shards.exchange import deal, merge
 from gristmill.shards.random import RecordRandom
+from gristmill.shards.settings import Settings
 
 _SCHEMA = pa.schema(SKILL_REQUEST_FIELDS)
 _COLUMNS = ("dialogue", "turn", "text", "state")
@@ -89,7 +90,7 @@ def _sgd_tables(data: bytes, url: str, settings: SgdSkillSettings) -> Iterator[p
 
 def skill_request(
     key: str, group: str, text: str, right: list[str], shown: RecordRandom, fold: int, context: list[str] | None
-) -> Mapping[str, Any]:
+) -> dict[str, Any]:
     """Return the record of a request, labelled with one of the right skills, drawn by its id."""
     return {
         "id": key,
@@ -126,3 +127,22 @@ def turn_requests(run: Run, name: str, turns: SealedSet, settings: SkillTurnSett
     columns = ["turn", "tokens", "domain", "succeeded", "rewritten"]
     dealt = run.step(deal(f"{name}_dealt", turns, key=["session"], columns=columns))
     return run.step(merge(name, dealt, SkillTurns.stage(settings)))
+
+
+class SkillSourceSettings(Settings):
+    """Requests of which several skills are right, beside simulated sessions."""
+
+    table: str | None = None
+    """The URL of a table of Schema-Guided Dialogue (``sgd_new_intent_turns.tsv.gz``); without it they are generated."""
+    dialogue: SgdSkillSettings = SgdSkillSettings()
+    """How the table is read."""
+    generated: GeneratedSkillSettings = GeneratedSkillSettings()
+    """The requests that are generated."""
+
+
+def skill_requests_of(run: Run, settings: SkillSourceSettings, seed: int = 0) -> SealedSet:
+    """Return the requests: of each seed with other folds, and other skills that are hidden."""
+    name = f"skill_requests_{seed}"
+    if settings.table is not None:
+        return sgd_requests(run, name, settings.table, settings.dialogue.but(seed=seed))
+    return generated_requests(run, name, settings.generated.but(seed=seed))
