@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from typer.testing import Result
 
+from gristmill.pipelines.requests.annotate import RequestAnnotator
 from gristmill.shards.audit import audit_below
 from gristmill.shards.dataset import SealedSet, open_sealed
 from tests.pipelines.commands import call
@@ -24,6 +25,7 @@ SMALL = [
     "corpus.records=240",
     "sessions.bank={meanings: 40, wordings: 4}",
     "sessions.simulation={sessions: 200, users: 40}",
+    "skill_requests.generated.records=400",
 ]
 
 
@@ -91,6 +93,15 @@ def test_every_result_has_a_user(finished: Path) -> None:
     assert without_user(CONFIG, [*SMALL, "runner=inprocess"], finished) == []
 
 
+def test_requests_are_annotated_by_the_models_of_a_system(finished: Path) -> None:
+    label = max(rows(made(finished, "emitted_0")), key=lambda row: (row["support"], row["text"]))
+    read = {}
+    for system in ("base", "projected"):
+        (read[system],) = RequestAnnotator(str(finished), system=system).annotate(label["text"])
+    assert (read["projected"].domain, read["projected"].intent) == (label["domain"], label["intent"])
+    assert read["base"].readings != read["projected"].readings
+
+
 def test_run_again_does_nothing(finished: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
     assert "nothing to do" in run(finished).stdout
@@ -102,7 +113,7 @@ def test_parts_are_switched_off(finished: Path, tmp_path: Path) -> None:
     assert run(tmp_path, "runner=inprocess", *off).exit_code == 0
     report = json.loads((tmp_path / "report.json").read_text())
     assert {row["test_set"] for row in report["metrics"]} == {"tail", "unheard", "head", "kept"}
-    for name in ("emitted_0", "rewrites_0", "follow_ups_0", "friction_model_0"):
+    for name in ("emitted_0", "rewrites_0", "follow_ups_0", "friction_model_0", "teaching_tested_0", "skill_scores_0"):
         assert (finished / name).exists()
         assert not (tmp_path / name).exists()
 
