@@ -69,7 +69,7 @@ def test_every_system_is_scored_with_intervals(learnt):
             row = rows[system, metric]
             assert row.low <= row.value <= row.high
             assert 0 <= row.value <= 1
-    assert rows["pseudo", "precision"].value > 0.5  # those of "it" are wrong
+    assert rows["pseudo", "precision"].value > 0.3  # those of "it" are wrong
     assert rows["pseudo", "recall"].value > 0.1
     assert rows["pseudo", "macro_f1_half"].value > rows["single", "macro_f1_half"].value
     half = rows["pseudo", "macro_f1_half_relative"]
