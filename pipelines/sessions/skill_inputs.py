@@ -7,7 +7,7 @@ import gzip
 import hashlib
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import partial
 from typing import Any, Literal
 
@@ -89,7 +89,7 @@ def _sgd_tables(data: bytes, url: str, settings: SgdSkillSettings) -> Iterator[p
 
 def skill_request(
     key: str, group: str, text: str, right: list[str], shown: RecordRandom, fold: int, context: list[str] | None
-) -> Mapping[str, Any]:
+) -> dict[str, Any]:
     """Return the record of a request, labelled with one of the right skills, drawn by its id."""
     return {
         "id": key,
