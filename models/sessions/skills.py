@@ -68,7 +68,7 @@ class FeatureRows:
     Example:
         >>> rows = FeatureRows([["lights", "on"], ["stop"]], [None, ["room"]], 64)
         >>> [[len(bag) for bag in one] for one in rows.rows], len(rows.take([1])[0][0])
-        ([[3, 17, 0], [1, 9, 1]], 1)
+        ([[3, 17, 0], [1, 7, 1]], 1)
     """
 
     def __init__(self, tokens: Sequence[Sequence[str]], contexts: Sequence[Sequence[str] | None], buckets: int) -> None:

@@ -14,8 +14,8 @@ from gristmill.actors.sessions.skills import FeedbackSettings
 from gristmill.actors.training.settings import Schedule
 from gristmill.cluster.inprocess import InProcessRunner
 from gristmill.models.sessions.skills import PseudoSettings, SkillNetworkSettings
-from gristmill.pipelines.generated import skill_requests
 from gristmill.pipelines.run import Run
+from gristmill.pipelines.sessions import skill_requests
 from gristmill.pipelines.sessions import skill_scores as scores
 from gristmill.pipelines.sessions.skill_inputs import (
     GeneratedSkillSettings,
