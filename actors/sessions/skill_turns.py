@@ -15,8 +15,8 @@ from pydantic import Field
 from gristmill.actors.nlu.folds import FoldSettings, fold_of
 from gristmill.actors.sessions.skill_trainer import SKILL_REQUEST_FIELDS
 from gristmill.shards.errors import RejectRecord
-from gristmill.shards.reducers import Reducer
 from gristmill.shards.random import RecordRandom
+from gristmill.shards.reducers import Reducer
 
 _GIVEN = {field.name: field for field in SKILL_REQUEST_FIELDS}
 _WRITTEN = ("group", "tokens", "skill", "negative", "fold")
@@ -34,9 +34,10 @@ class SkillTurnSettings(FoldSettings):
 
 
 class SkillTurns(Reducer):
-    """Makes a request (``id``, ``group``, ``tokens``, ``skill``, ``negative``, ``fold``) of each turn whose outcome is known.
+    """Makes a request of each turn whose outcome is known.
 
-    Groups are sessions, dealt by ``session``; a session without such a turn is rejected.
+    It has ``id``, ``group``, ``tokens``, ``skill``, ``negative`` and ``fold``. Groups are sessions, dealt by
+    ``session``; a session without such a turn is rejected.
     """
 
     name = "skill_turns"

@@ -4,11 +4,11 @@ Kim and Kim, "Pseudo labeling and negative feedback learning for large-scale mul
 2020). A network is trained with a sigmoid for each skill. After each epoch the most probable of the skills that a
 request is not labelled with is noted. One that stays it for several epochs, with a probability above a threshold,
 becomes a pseudo label: its target is no longer 0, but what the network predicts, taken again after each epoch, so that
-the loss neither lowers nor raises it. A label that falls below the threshold is withdrawn. A skill that was chosen and got negative feedback is none; its probability is
-lowered by a term -w log(1 - p).
+the loss neither lowers nor raises it. A label that falls below the threshold is withdrawn. A skill that was chosen and
+got negative feedback is none; its probability is lowered by a term -w log(1 - p).
 
-A request is three bags of hashed features: its word 1-2-grams, its character 3-4-grams and, where it has some, the names
-of its context (slots that the dialogue has filled, a kind of device), each bag scaled as if it had length 1.
+A request is three bags of hashed features: its word 1-2-grams, its character 3-4-grams and, where it has some, the
+names of its context (slots that the dialogue has filled, a kind of device), each bag scaled as if it had length 1.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any, Self
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pydantic import Field, NonNegativeFloat
+from pydantic import Field
 from torch import Tensor, nn
 
 from gristmill.models.nlu.linear import grams
@@ -68,7 +68,7 @@ class FeatureRows:
     Example:
         >>> rows = FeatureRows([["lights", "on"], ["stop"]], [None, ["room"]], 64)
         >>> [[len(bag) for bag in one] for one in rows.rows], len(rows.take([1])[0][0])
-        ([[3, 17, 0], [1, 9, 1]], 1)
+        ([[3, 17, 0], [1, 7, 1]], 1)
     """
 
     def __init__(self, tokens: Sequence[Sequence[str]], contexts: Sequence[Sequence[str] | None], buckets: int) -> None:
@@ -195,13 +195,11 @@ def marked(own: Tensor, skills: int) -> Tensor:
     return torch.zeros(len(own), skills + 1, dtype=torch.bool).scatter(1, where, True)[:, :skills]
 
 
-def skill_loss(
-    logits: Tensor, labels: Tensor, negatives: Tensor, pseudo: Tensor, negative_weight: NonNegativeFloat
-) -> Tensor:
+def skill_loss(logits: Tensor, labels: Tensor, negatives: Tensor, pseudo: Tensor, negative_weight: float) -> Tensor:
     """Return the mean loss of a batch: the sum over skills of their cross-entropies.
 
-    ``labels`` and ``negatives`` (B,) are numbers of skills, -1 for none; ``pseudo`` (B, skills) are the values of pseudo
-    labels. A request without a label teaches by its negative feedback only.
+    ``labels`` and ``negatives`` (B,) are numbers of skills, -1 for none; ``pseudo`` (B, skills) are the values of
+    pseudo labels. A request without a label teaches by its negative feedback only.
     """
     skills = logits.shape[1]
     gold, wrong = marked(labels[:, None], skills), marked(negatives[:, None], skills)

@@ -19,8 +19,9 @@ from gristmill.actors.nlu.folds import FoldSettings, fold_of
 from gristmill.actors.sessions.skill_trainer import SKILL_REQUEST_FIELDS
 from gristmill.actors.sessions.skill_turns import SkillTurns, SkillTurnSettings
 from gristmill.models.normalise import normalise
-from gristmill.pipelines.generated import assistant, skill_requests
+from gristmill.pipelines.generated import assistant
 from gristmill.pipelines.run import Run
+from gristmill.pipelines.sessions import skill_requests
 from gristmill.shards import store
 from gristmill.shards.dataset import SealedSet
 from gristmill.shards.errors import UserError
@@ -105,7 +106,7 @@ def skill_request(
 
 
 class GeneratedSkillSettings(FoldSettings):
-    """Generated requests (:mod:`gristmill.pipelines.generated.skill_requests`)."""
+    """Generated requests (:mod:`gristmill.pipelines.sessions.skill_requests`)."""
 
     records: int = Field(6000, ge=1)
     """Number of requests."""

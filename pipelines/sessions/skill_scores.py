@@ -1,7 +1,7 @@
 """Scores of learnt skills: of pseudo labels, of all predicted skills, of the first one and its calibration.
 
-Intervals are of a bootstrap over dialogues (``group``), and over training seeds beside them, with the same draws for all
-systems, so that changes are paired.
+Intervals are of a bootstrap over dialogues (``group``), and over training seeds beside them, with the same draws for
+all systems, so that changes are paired.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -100,22 +101,27 @@ def ece_counts(given: Predicted) -> np.ndarray:
 
 def expected_error(sums: np.ndarray) -> np.ndarray:
     """Return the expected calibration error from the gaps of bins and the number of requests."""
-    return np.abs(sums[:, :BINS]).sum(1) / sums[:, BINS]
+    return ratio(np.stack([np.abs(sums[:, :BINS]).sum(1), sums[:, BINS]], 1))
 
 
 def resampled(by_seed: Mapping[int, np.ndarray], statistic: Statistic, seed: int = 0) -> np.ndarray:
     """Return a statistic, averaged over training seeds, of all dialogues (first) and of replicates, from the sums of
     each dialogue (dialogues, k) by seed."""
-    rng = np.random.Generator(np.random.Philox(seed))
-    groups = len(next(iter(by_seed.values())))
-    times = np.ones((1 + _REPLICATES, groups))
-    for row in times[1:]:
-        row[:] = np.bincount(rng.integers(groups, size=groups), minlength=groups)
+    times = _times(len(next(iter(by_seed.values()))), seed)
     values = np.stack([statistic(times @ sums) for sums in by_seed.values()])
     number = len(by_seed)
+    rng = np.random.Generator(np.random.Philox(key=[seed, 1]))
     weights = np.ones((1 + _REPLICATES, number))
     weights[1:] = rng.multinomial(number, np.full(number, 1 / number), size=_REPLICATES)
     return (values.T * weights).sum(1) / number
+
+
+@lru_cache(maxsize=2)
+def _times(groups: int, seed: int) -> np.ndarray:
+    """Return how often each dialogue is drawn, (1 + replicates, dialogues); first: once."""
+    rng = np.random.Generator(np.random.Philox(seed))
+    drawn = [np.bincount(rng.integers(groups, size=groups), minlength=groups) for _ in range(_REPLICATES)]
+    return np.stack([np.ones(groups), *drawn])
 
 
 def pseudo_counts(labels: Sequence[Mapping[str, Any]]) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pyarrow as pa
 
 from gristmill.actors.nlu.rerank import lists_of
@@ -9,8 +10,6 @@ from gristmill.actors.sessions.several_right import SeveralRight, SeveralRightSe
 from gristmill.actors.sessions.skills import LABELS
 from gristmill.models.nlu.reranker_fit import fit, sample
 from gristmill.shards.schema import HYPOTHESES_FIELDS, SLOT
-
-import numpy as np
 
 SCHEMA = pa.schema(
     [

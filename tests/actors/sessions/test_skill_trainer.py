@@ -143,8 +143,8 @@ def test_labels_and_scores_are_columns(trained, data, tmp_path):
 
 def test_what_cannot_be_trained_is_said(tmp_path):
     context = InProcessContext(str(tmp_path / "run"))
+    made = seal_tables(str(tmp_path / "a"), "requests", [pa.table({"id": ["a"], "tokens": [["on"]]})])
     with pytest.raises(UserError, match="has no column skill"):
-        made = seal_tables(str(tmp_path / "a"), "requests", [pa.table({"id": ["a"], "tokens": [["on"]]})])
         train(SETTINGS, context, data=made.url)
     with pytest.raises(UserError, match="expected at least one"):
         train(SETTINGS, context, data=sealed(tmp_path / "b", rows()[-2:]).url)

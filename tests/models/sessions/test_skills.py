@@ -114,7 +114,9 @@ def test_probabilities_do_not_depend_on_the_batch_and_read_context():
     tokens = [["lights", "on"], [], ["stop", "it", "now"]]
     made = model()
     together = made.probabilities(tokens, [["room"], None, None])
-    alone = np.concatenate([made.probabilities([tokens[0]], [["room"]]), *(made.probabilities([t]) for t in tokens[1:])])
+    alone = np.concatenate(
+        [made.probabilities([tokens[0]], [["room"]]), *(made.probabilities([t]) for t in tokens[1:])]
+    )
     assert together.tobytes() == alone.tobytes()
     assert not np.array_equal(together[0], made.probabilities([tokens[0]])[0])
     assert made.probabilities([]).shape == (0, 2)

@@ -1,9 +1,9 @@
 """Requests of which several skills are right, generated: home automation in which a skill is a kind of device.
 
-The requests are those of :mod:`gristmill.pipelines.generated.assistant`. In a share of those that turn a named device on
-or off, the name is replaced by one that several kinds of devices have (a corner has a lamp, a fan and a socket): then
-all these kinds are right, and one of them, drawn by the request's id, is what it is labelled with. Which kinds a name
-has is invented.
+The requests are those of :mod:`gristmill.pipelines.generated.assistant`. In a share of those that turn a named device
+on or off, the name is replaced by one that several kinds of devices have (a corner has a lamp, a fan and a socket);
+all these kinds are then right, and one of them, drawn by the request's id, is what it is labelled with. Which kinds a
+name has is invented.
 """
 
 from __future__ import annotations
