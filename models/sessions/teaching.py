@@ -62,7 +62,7 @@ class UnknownSpan(NamedTuple):
     score: float
 
 
-class Catalogue(NamedTuple):
+class KnownValues(NamedTuple):
     """The slots that have a catalogue, the values of all slots, and those of slots without a catalogue."""
 
     slots: frozenset[str]
@@ -70,7 +70,7 @@ class Catalogue(NamedTuple):
     closed: frozenset[str]
 
 
-def catalogue_of(slots: Iterable[tuple[str, str]], settings: CatalogueSettings) -> Catalogue:
+def catalogue_of(slots: Iterable[tuple[str, str]], settings: CatalogueSettings) -> KnownValues:
     """Return the catalogue of the slots (name, value) of annotated requests.
 
     Raises:
@@ -96,7 +96,9 @@ def catalogue_of(slots: Iterable[tuple[str, str]], settings: CatalogueSettings) 
         many = {name: own for name, own in counts.items() if len(own) >= settings.values}
         named = {name for name, own in many.items() if len(own) >= settings.openness * own.total()}
     closed = {value for name, own in counts.items() if name not in named for value in own}
-    return Catalogue(frozenset(named), frozenset(value for own in counts.values() for value in own), frozenset(closed))
+    return KnownValues(
+        frozenset(named), frozenset(value for own in counts.values() for value in own), frozenset(closed)
+    )
 
 
 class Masks(NamedTuple):
@@ -154,7 +156,7 @@ def masked(example: Example, masks: Masks, share: float, rng: np.random.Generato
 
 def fit_taggers(
     examples: Mapping[str, Sequence[Example]],
-    catalogue: Catalogue,
+    catalogue: KnownValues,
     copies: Mapping[str, Sequence[Example]],
     settings: CrfSettings,
 ) -> TeachingModel:
@@ -171,7 +173,7 @@ def fit_taggers(
 class TeachingModel:
     """The taggers of domains by name, what is known: values, and all words of training requests."""
 
-    def __init__(self, catalogue: Catalogue, words: AbstractSet[str], taggers: Mapping[str, bytes]) -> None:
+    def __init__(self, catalogue: KnownValues, words: AbstractSet[str], taggers: Mapping[str, bytes]) -> None:
         self.catalogue, self.words = catalogue, frozenset(words)
         self._data = dict(taggers)
         self._taggers = {domain: Tagger(data) for domain, data in self._data.items()}
@@ -226,7 +228,7 @@ class TeachingModel:
             raise UserError(f"teaching: {MODEL} is of another format; expected that of a model of unknown spans")
         ends = accumulate((told["sizes"][domain] for domain in sorted(told["sizes"])), initial=0)
         data = dict(zip(sorted(told["sizes"]), (files[TAGGERS][a:b] for a, b in pairwise(ends)), strict=True))
-        catalogue = Catalogue(frozenset(told["slots"]), frozenset(told["values"]), frozenset(told["closed"]))
+        catalogue = KnownValues(frozenset(told["slots"]), frozenset(told["values"]), frozenset(told["closed"]))
         return cls(catalogue, frozenset(told["words"]), data)
 
 
