@@ -1,4 +1,5 @@
-"""Reducers over sessions: each turn with what follows it, and the pairs of turns that may be two attempts at the same."""
+"""Reducers over sessions: each turn with what follows it, and the pairs of turns that may be two attempts at the
+same."""
 
 from __future__ import annotations
 

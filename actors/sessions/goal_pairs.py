@@ -207,7 +207,7 @@ class GoalPairs(_SessionReducer):
         if not found:
             raise RejectRecord(NO_PAIR)
         for (direct, latent), pair in found.items():
-            names = GoalNames(*sorted((direct, latent)), forward=direct < latent)
+            names = GoalNames(min(direct, latent), max(direct, latent), direct < latent)
             yield {**names._asdict(), **vars(pair)}
 
     def _count(self, held: deque[GoalRequest], found: dict[tuple[str, str], _Pair], user: str) -> None:

@@ -57,8 +57,8 @@ def train_paraphrase(settings: ParaphraseFit, context: TrainContext, *, groups: 
     positive = np.array([pair.positive for pair in pairs], bool)
     if not positive.any() or positive.all():
         raise UserError(
-            f"paraphrase: {len(texts)} texts in {', '.join(groups)} give {int(positive.sum())} pairs that mean the same, "
-            f"of {len(pairs)}; expected groups of two or more texts, and more than one group"
+            f"paraphrase: {len(texts)} texts in {', '.join(groups)} give {int(positive.sum())} pairs that mean "
+            f"the same, of {len(pairs)}; expected groups of two or more texts, and more than one group"
         )
     spans = [None if text.slots is None else [slot[1:] for slot in text.slots] for text in texts]
     counts = count_words(zip((text.tokens for text in texts), spans, strict=True), settings.lang)
@@ -102,8 +102,8 @@ def train_friction(settings: FrictionFit, context: TrainContext, *, turns: str) 
     """Fit a friction model to the turns of a sealed set (of :class:`FollowedTurns`, with ``paraphrase``) of which it is
     known whether they ``succeeded``.
 
-    Returns the model's file, the number of turns, and ``auc`` and ``ece`` on held-out sessions (``null`` of a model that
-    is not fitted).
+    Returns the model's file, the number of turns, and ``auc`` and ``ece`` on held-out sessions (``null`` of a model
+    that is not fitted).
     """
     features, failed, sessions = [], [], []
     for row in _known(settings, turns):

@@ -1,9 +1,9 @@
 """The emission of labels from rephrases: which pairs are used, their projection, and what is kept of each utterance.
 
-A pair of turns is used if both mean the same, the first failed and the second did not. The interpretation of the second is
-projected onto the first (:mod:`gristmill.models.sessions.projection`). Of an utterance all projections are brought
-together: one is kept that enough users support, that most of them agree on, and against which the utterance's own
-interpretation does not succeed.
+A pair of turns is used if both mean the same, the first failed and the second did not. The interpretation of the
+second is projected onto the first (:mod:`gristmill.models.sessions.projection`). Of an utterance all projections are
+brought together: one is kept that enough users support, that most of them agree on, and against which the utterance's
+own interpretation does not succeed.
 """
 
 from __future__ import annotations
@@ -93,9 +93,9 @@ class ProjectSettings(ProjectionSettings):
 class Project(PerRecord):
     """Projects the interpretation of the later turn onto the words of the earlier one: ``projected_slots``.
 
-    ``confidence`` is the product of the probabilities that the pair is what it is taken for, and of the confidence of the
-    projection. A pair is rejected, with a reason, where a slot has no counterpart, slots cross, the projection is not
-    certain enough, or the result is the interpretation that the earlier turn had.
+    ``confidence`` is the product of the probabilities that the pair is what it is taken for, and of the confidence of
+    the projection. A pair is rejected, with a reason, where a slot has no counterpart, slots cross, the projection is
+    not certain enough, or the result is the interpretation that the earlier turn had.
     """
 
     name = "project"
@@ -165,7 +165,7 @@ class AgreementSettings(Settings):
     """Share of the users that give this label, of all that give one, at least."""
     works: float = Field(0.5, ge=0, le=1)
     """Share of its turns in which the utterance's own interpretation succeeds, at most."""
-    confidence: float = Field(0.3, ge=0, le=1)
+    confidence: float = Field(0.55, ge=0, le=1)
     """The least mean confidence of the label's projections."""
     truth: bool = False
     """Whether the truth is compared, for scoring: adds ``right``."""

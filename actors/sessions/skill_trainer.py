@@ -56,9 +56,9 @@ _EVALUATED = 1024  # requests at once
 class SkillTraining(LoopSettings):
     """Training of a skill network."""
 
-    schedule: Schedule = Schedule(epochs=10, lr=0.01)
+    schedule: Schedule = Schedule(epochs=12, lr=0.01)
     """Length and learning rate."""
-    batch: Batch = Field(128, ge=1)
+    batch: Batch = Field(64, ge=1)
     """Requests per optimiser step."""
     network: SkillNetworkSettings = SkillNetworkSettings()
     """The network."""

@@ -1,4 +1,4 @@
-"""Listing of objects: the lines of JSONL (also compressed by gzip) and the rows of Parquet, each as JSON text.
+"""Listing of objects: the lines of JSONL and TSV (also compressed by gzip) and the rows of Parquet, each as JSON text.
 
 For what has many columns of its own, which an actor parses: turns of sessions, recordings with what was heard.
 """
@@ -17,7 +17,7 @@ from gristmill.actors.sources.columns import Parquet
 from gristmill.actors.sources.encoding import refuse_wide
 from gristmill.actors.sources.fields import keys_in
 from gristmill.actors.sources.files import LOOKED_AT, NOT_UTF8, Seen, base_of, in_tables, key_of, matches, visible
-from gristmill.actors.sources.pointers import DUPLICATE
+from gristmill.actors.sources.pointers import DUPLICATE, MALFORMED
 from gristmill.actors.sources.reading import LINE_BYTES, LONG_LINE, lines, opened
 from gristmill.actors.sources.unlisted import (
     EMPTY_FILE,
@@ -37,13 +37,14 @@ from gristmill.shards.wording import nearest
 OBJECTS = pa.schema(
     [
         ID,
-        pa.field("format", pa.string()),  # jsonl, parquet, or unlisted (a file)
+        pa.field("format", pa.string()),  # jsonl, tsv, parquet, or unlisted (a file)
         pa.field("raw", pa.string()),  # the object, as JSON
         pa.field("problem", pa.string()),  # the reason to reject it, as far as the listing knows
     ]
 )
-_SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet")
-_EXPECTED = "expected .jsonl, .jsonl.gz or .parquet"
+_TABLES = (".tsv", ".tsv.gz")
+_SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet", *_TABLES)
+_EXPECTED = "expected .jsonl, .jsonl.gz, .tsv, .tsv.gz or .parquet"
 
 
 def list_objects(
@@ -105,7 +106,7 @@ def _listing(file: str, required: Sequence[str]) -> Iterator[dict[str, Any]]:
         return _parquet(file, required)
     if not low.endswith(_SUFFIXES):
         raise FileFault(file, UNREADABLE, f"is of an unknown kind; {_EXPECTED}")
-    return _jsonl(file, required)
+    return _tsv(file, required) if low.endswith(_TABLES) else _jsonl(file, required)
 
 
 def _jsonl(file: str, required: Sequence[str]) -> Iterator[dict[str, Any]]:
@@ -119,6 +120,29 @@ def _jsonl(file: str, required: Sequence[str]) -> Iterator[dict[str, Any]]:
     _check(file, required, list(there))
     for number, line in lines(file):
         yield {"format": "jsonl", "number": number, **_read(line)}
+
+
+def _tsv(file: str, required: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """List the lines below the header, with text cells; quotes are ordinary characters, and empty cells are null."""
+    refuse_wide(file)
+    numbered = lines(file)
+    head = next(numbered, (0, b""))[1][:LINE_BYTES].decode("utf-8-sig", "replace").rstrip("\r\n")
+    if not head:
+        raise FileFault(file, EMPTY_FILE, "is empty; expected a header, and a record on each line")
+    names = head.split("\t")
+    _check(file, required, names)
+    for number, line in numbered:
+        found: dict[str, Any] = {"format": "tsv", "number": number}
+        try:
+            cells = line.decode().rstrip("\r\n").split("\t")
+        except UnicodeDecodeError:
+            yield found | {"problem": NOT_UTF8}
+            continue
+        if len(line) > LINE_BYTES or len(cells) != len(names):
+            yield found | {"problem": LONG_LINE if len(line) > LINE_BYTES else MALFORMED}
+            continue
+        row = {name: cell or None for name, cell in zip(names, cells, strict=True)}
+        yield found | {"raw": json.dumps(row, ensure_ascii=False), "values": row}
 
 
 def _check(file: str, required: Sequence[str], there: Sequence[str]) -> None:

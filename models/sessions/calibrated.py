@@ -1,8 +1,8 @@
 """A small classifier whose outputs are probabilities: logistic regression with a calibration that is cross-fitted.
 
 Features of examples of one group (a session, a meaning) are alike, so a group is in one fold as a whole. Each fold's
-log-odds come from a fit without it; on them Platt's two parameters are fitted (Platt 1999), and what is told of the model
-(area under the ROC curve, expected calibration error) is measured. The model itself is fitted on all examples.
+log-odds come from a fit without it; on them Platt's two parameters are fitted (Platt 1999), and what is told of the
+model (area under the ROC curve, expected calibration error) is measured. The model itself is fitted on all examples.
 """
 
 from __future__ import annotations
@@ -86,12 +86,12 @@ class CalibratedModel:
         """
         if given.get("format") != FORMAT or given.get("features") != list(features):
             raise UserError(
-                f"model: format {given.get('format')} of {len(given.get('features', ()))} features; expected {FORMAT}, of "
-                f"{', '.join(features)}"
+                f"model: format {given.get('format')} of {len(given.get('features', ()))} features; expected "
+                f"{FORMAT}, of {', '.join(features)}"
             )
-        arrays = {name: np.array(given[name], np.float64) for name in ("mean", "scale", "weights")}
-        numbers = {name: float(given[name]) for name in ("bias", "slope", "offset")}
-        return cls(tuple(features), bool(given["products"]), **arrays, **numbers)
+        mean, scale, weights = (np.array(given[name], np.float64) for name in ("mean", "scale", "weights"))
+        bias, slope, offset = (float(given[name]) for name in ("bias", "slope", "offset"))
+        return cls(tuple(features), bool(given["products"]), mean, scale, weights, bias, slope, offset)
 
 
 @dataclass(frozen=True)

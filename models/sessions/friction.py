@@ -1,8 +1,8 @@
 """Whether a turn failed: the probability of friction, from the turn and what the user did next.
 
-A calibrated logistic regression, fitted on the turns of which it is known whether they succeeded. What is not known of a
-turn (its score, its time, whether the user spoke into the response) has a feature that says so. Of logs in which hardly
-any outcome is known, a model with weights of its own (:func:`prior_model`) serves until there are some.
+A calibrated logistic regression, fitted on the turns of which it is known whether they succeeded. What is not known
+of a turn (its score, its time, whether the user spoke into the response) has a feature that says so. Of logs in which
+hardly any outcome is known, a model with weights of its own (:func:`prior_model`) serves until there are some.
 """
 
 from __future__ import annotations
@@ -42,9 +42,10 @@ _PRIOR_BIAS = -1.0
 def friction_features(turn: Mapping[str, Any]) -> np.ndarray:
     """Return the features of a turn, (features,).
 
-    ``turn`` has its ``tokens``, ``domain``, ``intent``, ``slots``, ``score``, ``alternatives`` and ``barge_in``, and of the
-    turn after it ``next_tokens`` (null: there is none), ``next_domain``, ``next_intent``, ``next_slots``, the ``seconds``
-    between the two, and the probability ``paraphrase`` that both mean the same. All but ``tokens`` may be null.
+    ``turn`` has its ``tokens``, ``domain``, ``intent``, ``slots``, ``score``, ``alternatives`` and ``barge_in``, and
+    of the turn after it ``next_tokens`` (null: there is none), ``next_domain``, ``next_intent``, ``next_slots``, the
+    ``seconds`` between the two, and the probability ``paraphrase`` that both mean the same. All but ``tokens`` may be
+    null.
 
     Example:
         >>> turn = {"tokens": ["lights"], "next_tokens": ["lights", "on"], "paraphrase": 0.8, "seconds": 30.0}
@@ -94,7 +95,7 @@ def reading(turn: Mapping[str, Any], prefix: str = "") -> tuple[Any, ...]:
 
 
 def prior_model() -> CalibratedModel:
-    """Return the model with weights that are set and not fitted: a rephrase that is read otherwise tells of a failure."""
+    """Return the model with weights that are set, not fitted: a rephrase that is read otherwise tells of a failure."""
     weights = np.array([_PRIOR.get(name, 0.0) for name in FEATURES])
     count = len(FEATURES)
     return CalibratedModel(FEATURES, False, np.zeros(count), np.ones(count), weights, _PRIOR_BIAS)

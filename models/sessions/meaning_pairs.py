@@ -1,8 +1,8 @@
 """Pairs of texts to train a paraphrase model on, from groups of texts that mean the same.
 
-Positive pairs are inside a group. Negative ones are what a model has to tell from them: the nearest texts of other groups,
-texts of the same intent with another meaning, the same text with another value in a slot, and random texts. What is
-drawn for a text depends on the seed, its id and the set, not on the order.
+Positive pairs are inside a group. Negative ones are what a model has to tell from them: the nearest texts of other
+groups, texts of the same intent with another meaning, the same text with another value in a slot, and random texts.
+What is drawn for a text depends on the seed, its id and the set, not on the order.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class PairSettings(Settings):
     """The text itself, or another one of its group, with another value of the same name; where slots are known."""
     random: int = Field(1, ge=0)
     """Any texts of other groups."""
-    texts: int = Field(20_000, ge=2)
+    texts: int = Field(6000, ge=2)
     """Texts that are looked at: of more, so many are drawn by their groups."""
     seed: int = 0
     """Seed of the draws."""

@@ -1,8 +1,8 @@
 """What became of a reading when others said the same: evidence on whether a turn failed that no single session has.
 
 A recogniser reads the same words in the same way, so that what is known of the other turns with these words and this
-reading, or with this reading of other words, tells of this one too. A turn's own outcome is left out of the counts, or a
-model would only learn to repeat it.
+reading, or with this reading of other words, tells of this one too. A turn's own outcome is left out of the counts,
+or a model would only learn to repeat it.
 """
 
 from __future__ import annotations

@@ -2,11 +2,11 @@
 
 A calibrated logistic regression over features of the pair. The detector of the wing ``requests``
 (:mod:`gristmill.models.requests.paraphrase`) does not serve here: it is trained on templates with slots of several
-annotated domains, and needs a sentence embedding of each request, while turns of a log have neither; and what decides on
-a label must be a probability.
+annotated domains, and needs a sentence embedding of each request, while turns of a log have neither; and what decides
+on a label must be a probability.
 
-Weights of words are inverse document frequencies of the training texts; words that were never seen weigh most, as values
-do. Where training texts have slots, a word's share of occurrences inside slots says how value-like it is.
+Weights of words are inverse document frequencies of the training texts; words that were never seen weigh most, as
+values do. Where training texts have slots, a word's share of occurrences inside slots says how value-like it is.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Self
 
 import numpy as np
@@ -119,7 +120,7 @@ def pair_features(left: Sequence[str], right: Sequence[str], counts: WordCounts,
         1 - part / whole if (whole := float(weight.sum())) else 1.0
         for part, weight in zip(missing, weights, strict=True)
     ]
-    whole = " ".join(forms[0]), " ".join(forms[1])
+    texts = " ".join(forms[0]), " ".join(forms[1])
     length = max(len(forms[0]), len(forms[1]), 1)
     found = [
         float(forms[0] == forms[1]),
@@ -130,9 +131,9 @@ def pair_features(left: Sequence[str], right: Sequence[str], counts: WordCounts,
         *_both(gone),
         *_both(most),
         *_both(numbers),
-        _dice(Counter(_grams(whole[0])), Counter(_grams(whole[1]))),
+        _dice(Counter(_grams(texts[0])), Counter(_grams(texts[1]))),
         _dice(Counter(_bigrams(forms[0])), Counter(_bigrams(forms[1]))),
-        1 - distance(*whole) / max(len(whole[0]), len(whole[1]), 1),
+        1 - distance(*texts) / max(len(texts[0]), len(texts[1]), 1),
         _ends(*forms) / length,
         min(len(forms[0]), len(forms[1])) / length,
         math.log1p(length),
@@ -204,7 +205,7 @@ def _grams(text: str) -> list[str]:
 
 def _bigrams(forms: Sequence[str]) -> list[tuple[str, str]]:
     padded = ["", *forms, ""]
-    return list(zip(padded, padded[1:], strict=False))
+    return list(pairwise(padded))
 
 
 def _ends(left: Sequence[str], right: Sequence[str]) -> int:

@@ -3,15 +3,16 @@
 After MARUPA (Falke, Boese, Sorokin, Tirkaz and Lehnen, "Leveraging user paraphrasing behavior in dialog systems to
 automatically collect annotations for long-tail utterances", COLING 2020, industry): words of the request that was
 understood are mapped to those of the one that was not so that the differences between words are least, and slot labels
-follow. The cost of a pair of units (:mod:`gristmill.models.sessions.units`) is 1 less their similarity, the greater of the
-cosine of word vectors, where there are any, and the normalised edit similarity after numbers and times are made alike; a
-unit may stay without a partner at the cost ``null``. Among equal mappings the order of words decides.
+follow. The cost of a pair of units (:mod:`gristmill.models.sessions.units`) is 1 less their similarity, the greater
+of the cosine of word vectors, where there are any, and the normalised edit similarity after numbers and times are
+made alike; a unit may stay without a partner at the cost ``null``. Among equal mappings the order of words decides.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -100,7 +101,7 @@ def project(
         _fill(matched, label, len(wanted), settings.gap)
     found = [_span(number, source, wanted, label, matched) for number in range(len(slots))]
     ends = sorted((start, end) for start, end, _ in found)
-    if any(before[1] > after[0] for before, after in zip(ends, ends[1:], strict=False)):
+    if any(before[1] > after[0] for before, after in pairwise(ends)):
         raise RejectRecord(CROSSING)
     made = [
         Slot(slot.name, " ".join(target[start:end]), start, end)
@@ -186,7 +187,8 @@ def _fill(matched: list[_Match | None], label: Sequence[int | None], size: int, 
             end += 1
         before = matched[place - 1] if place else _Match((-1,), 1.0)
         after = matched[end] if end < len(matched) else _Match((size,), 1.0)
-        assert before is not None and after is not None
+        assert before is not None
+        assert after is not None
         gap = range(before.targets[-1] + 1, after.targets[0])
         own = range(place, end)
         labels = {label[one] for one in own}

@@ -4,7 +4,7 @@ Kim and Kim, "Pseudo labeling and negative feedback learning for large-scale mul
 2020). A network is trained with a sigmoid for each skill. After each epoch the most probable of the skills that a
 request is not labelled with is noted. One that stays it for several epochs, with a probability above a threshold,
 becomes a pseudo label: its target is no longer 0, but what the network predicts, taken again after each epoch, so that
-the loss neither lowers nor raises it. A skill that was chosen and got negative feedback is none; its probability is
+the loss neither lowers nor raises it. A label that falls below the threshold is withdrawn. A skill that was chosen and got negative feedback is none; its probability is
 lowered by a term -w log(1 - p).
 
 A request is three bags of hashed features: its word 1-2-grams, its character 3-4-grams and, where it has some, the names
@@ -51,9 +51,9 @@ class PseudoSettings(Settings):
 
     epochs: int = Field(3, ge=1)
     """Consecutive epochs after which it is the most probable of those that the request is not labelled with."""
-    threshold: float = Field(0.2, ge=0, lt=1)
+    threshold: float = Field(0.25, ge=0, lt=1)
     """Least probability in each of them."""
-    after: int = Field(3, ge=0)
+    after: int = Field(4, ge=0)
     """Epochs before the first that counts: a network that has learnt little yet finds many skills probable."""
     most: Size = Field(4, ge=1)
     """Pseudo labels of a request, at most."""
@@ -108,11 +108,15 @@ class SkillNetwork(nn.Module):
 
     def forward(self, bags: Sequence[Bag]) -> Tensor:
         """Return the logits of a batch."""
+        return self.out(self.drop(self.pooled(bags)))
+
+    def pooled(self, bags: Sequence[Bag]) -> Tensor:
+        """Return the sums of each bag's rows divided by the square root of their number, (B, kinds dim)."""
         pooled = []
         for kind, (rows, starts) in zip(KINDS, bags, strict=True):
             counts = torch.diff(starts, append=starts.new_tensor([len(rows)])).clamp(min=1)
             pooled.append(self.tables[kind](rows, starts) / counts.sqrt()[:, None])
-        return self.out(self.drop(torch.cat(pooled, 1)))
+        return torch.cat(pooled, 1)
 
 
 class PseudoLabels(nn.Module):
@@ -155,29 +159,27 @@ class PseudoLabels(nn.Module):
         if settings is None:
             return
         self.epoch[places] += 1
-        own = self.skills[places].long()  # (B, most)
-        taken = own >= 0
-        # Labels that there are follow the network.
-        predicted = probabilities.gather(1, own.clamp(min=0)).where(taken, torch.zeros(()))
-        free = ~labelled
-        free = free & ~marked(own, probabilities.shape[1])
-        best, which = probabilities.where(free, torch.full((), -1.0)).max(1)
-        which = which.int()
+        given = self.skills[places].long()  # (B, most)
+        predicted = probabilities.gather(1, given.clamp(min=0))
+        # Labels follow the network; one that it no longer finds probable is none, and the others move up.
+        kept = (given >= 0) & (predicted > settings.threshold)
+        order = torch.argsort(kept.int(), dim=1, descending=True, stable=True)
+        own = given.masked_fill(~kept, _NONE).gather(1, order)
+        values = predicted.masked_fill(~kept, 0.0).gather(1, order)
+        since = self.since[places].masked_fill(~kept, 0).gather(1, order)
+        free = ~(labelled | marked(own, probabilities.shape[1]))
+        best, which = probabilities.masked_fill(~free, -1.0).max(1)
         sure = (best > settings.threshold) & (self.epoch[places] > settings.after)
-        same = sure & (which == self.top[places])
-        streak = torch.where(same, self.streak[places] + 1, sure.int())
-        # Labels fill their row from the left.
-        count = taken.sum(1)
+        streak = torch.where(sure & (which == self.top[places]), self.streak[places] + 1, sure.int())
+        count = kept.sum(1)
         made = (streak >= settings.epochs) & (count < settings.most)
-        slot = torch.arange(settings.most)[None] == count[:, None]
-        new = made[:, None] & slot
-        self.skills[places] = torch.where(new, which[:, None], own.int())
-        values = torch.where(new, best[:, None], predicted).float().contiguous()
-        self.bits[places] = values.view(torch.int32)
-        self.since[places] = torch.where(new, self.epoch[places][:, None], self.since[places])
+        new = made[:, None] & (torch.arange(settings.most) == count[:, None])
+        self.skills[places] = torch.where(new, which[:, None], own).int()
+        self.bits[places] = torch.where(new, best[:, None], values).view(torch.int32)
+        self.since[places] = torch.where(new, self.epoch[places][:, None], since)
         # The next of a request's skills starts from the beginning.
-        self.top[places] = torch.where(sure & ~made, which, torch.full((), _NONE, dtype=torch.int32))
-        self.streak[places] = torch.where(made, torch.zeros((), dtype=torch.int32), streak)
+        self.top[places] = which.masked_fill(~sure | made, _NONE).int()
+        self.streak[places] = streak.masked_fill(made, 0).int()
 
     def targets(self, places: Tensor, skills: int) -> Tensor:
         """Return the labels' values of requests as targets, (B, skills), 0 for all others."""
@@ -224,9 +226,11 @@ class SkillModel:
             return np.zeros((0, len(self.skills)), np.float32)
         contexts = contexts if contexts is not None else [None] * len(tokens)
         rows = FeatureRows(tokens, contexts, self.settings.buckets)
-        # One by one: the last bits of a matrix product depend on the number of rows.
-        made = [self.network.eval()(rows.take([place])) for place in range(len(tokens))]
-        return torch.sigmoid(torch.cat(made)).numpy()
+        pooled = self.network.pooled(rows.take(range(len(tokens)))).numpy()
+        weights, bias = (one.detach().numpy() for one in (self.network.out.weight, self.network.out.bias))
+        # Row by row: the blocks of a matrix product, and so its last bits, depend on the number of rows.
+        logits = np.stack([weights @ row for row in pooled]) + bias
+        return (1 / (1 + np.exp(-logits.astype(np.float64)))).astype(np.float32)
 
     def files(self) -> dict[str, bytes]:
         """Return the files of an artifact."""

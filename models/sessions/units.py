@@ -1,16 +1,17 @@
 """The units of an utterance: what of its words is compared with those of another wording.
 
-Recognisers write "five a m", users type "5am" and annotators "five am". So tokens are cut where letters, digits and signs
-meet; number words become digits (by ``text2num``, for the languages that it knows; of others words are compared as they
-are); months are their numbers; and single letters, the parts of a compound or of a number ("twenty seventeen", "one oh
-two") are joined where the other wording has them as one. A unit knows the tokens that it is made of, so that a label can
-follow.
+Recognisers write "five a m", users type "5am" and annotators "five am". So tokens are cut where letters, digits and
+signs meet; number words become digits (by ``text2num``, for the languages that it knows; of others words are compared
+as they are); months are their numbers; and single letters, the parts of a compound or of a number ("twenty
+seventeen", "one oh two") are joined where the other wording has them as one. A unit knows the tokens that it is made
+of, so that a label can follow.
 """
 
 from __future__ import annotations
 
 import calendar
 import re
+import unicodedata
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
@@ -19,8 +20,11 @@ from gristmill.models.measures.wer import distance
 from gristmill.shards.errors import UserError
 
 NUMBER_LANGUAGES = ("en", "fr", "es", "pt", "de", "nl", "da", "it")  # of text2num
+# The vowel signs of many scripts are marks, which ``re`` takes for no part of a word.
+_MARKS = "".join(one for one in map(chr, range(0x300, 0x3100)) if unicodedata.category(one)[0] == "M")
+_LETTERS = rf"(?:[^\W\d_][{_MARKS}]*)+"
 _PIECE = re.compile(
-    r"\d+(?:[.:,]\d+)*(?:st|nd|rd|th)?(?![^\W\d_])|\d+(?:[.:,]\d+)*|[^\W\d_]+(?:['’][^\W\d_]+)*|[%$€£@&]"
+    rf"\d+(?:[.:,]\d+)*(?:st|nd|rd|th)?(?![^\W_])|\d+(?:[.:,]\d+)*|{_LETTERS}(?:['’]{_LETTERS})*|[%$€£@&]"
 )
 _SIGNS = {"%": "percent", "$": "dollars", "€": "euros", "£": "pounds", "@": "at", "&": "and"}
 _NUMBER = re.compile(r"(\d+(?:[.:,]\d+)*)(?:st|nd|rd|th)?")

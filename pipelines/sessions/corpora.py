@@ -69,6 +69,10 @@ class BankSettings(AnswerSettings):
         """The kind, as set or derived."""
         return self.kind or ("slurp" if self.places else "assistant")
 
+    def generated(self) -> BankSettings:
+        """Return the settings of generated requests beside these."""
+        return BankSettings(meanings=self.meanings, wordings=self.wordings, lang=self.lang, shard=self.shard)
+
 
 class SessionSettings(TurnSettings):
     """The user's own sessions, or those that are simulated."""
@@ -126,12 +130,13 @@ def said(run: Run, settings: BankSettings, seed: int = 0, name: str = "said") ->
     return run.step(Step(f"{name}_{seed}", (NameMeaning.stage(),), listed, cut=settings.shard))
 
 
-def wording_groups(run: Run, settings: SessionSettings, annotated: SealedSet, seed: int = 0) -> SealedSet:
-    """Return texts by ``meaning`` to learn from what means the same: generated ones that are in no session, and beside
-    real sessions or recordings the ``annotated`` requests."""
+def wording_groups(run: Run, settings: SessionSettings, annotated: SealedSet, seed: int = 0) -> list[SealedSet]:
+    """Return sets of texts by ``meaning``, to learn from what means the same: generated ones that are in no session,
+    and beside real sessions or recordings the ``annotated`` requests."""
+    groups = [said(run, settings.bank.generated(), seed + _OTHERS, "groups")]
     if settings.places is None and settings.bank.chosen == "assistant":
-        return said(run, settings.bank, seed + _OTHERS, "groups")
-    return run.step(Step(f"groups_{seed}", (NameMeaning.stage(),), annotated))
+        return groups
+    return [*groups, run.step(Step(f"annotated_groups_{seed}", (NameMeaning.stage(),), annotated))]
 
 
 def bank_of(

@@ -20,6 +20,8 @@ from gristmill.pipelines.sessions.retrained import (
     successes,
 )
 from gristmill.pipelines.sessions.rewrites import MinedRewrites
+from gristmill.pipelines.sessions.skills import LearntSkills
+from gristmill.pipelines.sessions.teaching import TaughtSpans
 from gristmill.shards.dataset import SealedSet
 
 SUCCESSES, PROJECTED = "successes", "projected"
@@ -37,6 +39,9 @@ class Learnt:
     rewrites: MinedRewrites | None = None
     later_nodes: SealedSet | None = None  # of the later sessions, in which wins and losses are counted
     goals: MinedGoals | None = None
+    skills: LearntSkills | None = None
+    teaching: TaughtSpans | None = None
+    taught: SealedSet | None = None  # what teaching finds in the turns
     read: Mapping[str, TestReadings] = field(default_factory=dict)  # by system
 
 

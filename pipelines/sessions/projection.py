@@ -1,8 +1,9 @@
 """Label projection from rephrases: annotated requests from sessions, without an annotator.
 
 Falke, Boese, Sorokin, Tirkaz and Lehnen, "Leveraging user paraphrasing behavior in dialog systems to automatically
-collect annotations for long-tail utterances" (COLING 2020, industry): a user who is not understood says it in other words.
-Pairs of turns of which the first failed, the second did not, and both mean the same give the first the label of the second.
+collect annotations for long-tail utterances" (COLING 2020, industry): a user who is not understood says it in other
+words. Pairs of turns of which the first failed, the second did not, and both mean the same give the first the label
+of the second.
 """
 
 from __future__ import annotations
@@ -145,8 +146,8 @@ def friction_parts(
 ) -> FrictionParts:
     """Declare the two models, and the turns with their probabilities.
 
-    ``turns`` are sessions (``shards.schema.TURN_FIELDS``; with the fields of ``TRUTH_FIELDS``, the results can be scored);
-    ``groups`` are sets of texts with ``meaning`` and ``tokens`` on which the paraphrase model is fitted.
+    ``turns`` are sessions (``shards.schema.TURN_FIELDS``; with the fields of ``TRUTH_FIELDS``, the results can be
+    scored); ``groups`` are sets of texts with ``meaning`` and ``tokens`` on which the paraphrase model is fitted.
     """
     means = paraphrase_model(run, settings.paraphrase, groups)
     truth = has_truth(turns)
@@ -241,11 +242,13 @@ class EmissionScores:
     """Per emitted utterance the share of its label that is wrong, and per failing utterance whether one was emitted.
 
     Both are counts for :func:`gristmill.models.measures.significance.wer_interval`: the rate of ``wrong`` is 1 less the
-    precision, that of ``missed`` 1 less the emission rate.
+    precision, that of ``missed`` 1 less the emission rate. Of no more than ``rephrased`` of the failing utterances a
+    pair with a rephrase of the same meaning that was understood is in the logs.
     """
 
     wrong: Ratio
     missed: Ratio
+    rephrased: int
 
     @property
     def precision(self) -> float:
@@ -261,8 +264,8 @@ class EmissionScores:
 def score_emitted(made: ProjectionParts) -> EmissionScores:
     """Return the scores of emitted labels of simulated turns, by utterance.
 
-    A label is right as far as it is the truth of the failing turns that it comes from, slots by name and value. What fails
-    is an utterance with a turn that failed.
+    A label is right as far as it is the truth of the failing turns that it comes from, slots by name and value. What
+    fails is an utterance with a turn that failed.
 
     Raises:
         UserError: the turns have no truth.
@@ -275,9 +278,17 @@ def score_emitted(made: ProjectionParts) -> EmissionScores:
     names = (table.filter(pc.greater(table[FAILED.name], 0)) for table in made.readings.tables(["id", FAILED.name]))
     failing = [name for table in names for name in table["id"].to_pylist()]
     missed = np.array([float(name not in labelled) for name in failing])
+    columns = ["tokens", "failed", "next_failed", "meaning", "next_meaning"]
+    pairs = (row for table in made.pairs.tables(columns) for row in table.to_pylist())
+    true = {
+        " ".join(row["tokens"]).lower()
+        for row in pairs
+        if row["failed"] and not row["next_failed"] and row["meaning"] == row["next_meaning"]
+    }
     return EmissionScores(
         Ratio(wrong, np.ones(len(wrong)), tuple(row["parent_id"] for row in emitted)),
         Ratio(missed, np.ones(len(missed)), tuple(failing)),
+        len(true),
     )
 
 

@@ -11,20 +11,33 @@ import numpy as np
 from gristmill.actors.sessions.simulate import planted_in
 from gristmill.models.measures.significance import Interval, Ratio, wer_interval
 from gristmill.pipelines.record_scores import RecordScores, keep_scores
-from gristmill.pipelines.report.measures import PERCENT, SEMER, Measure
-from gristmill.pipelines.report.report import MetricRow, NumberTable, Report, TestSet
+from gristmill.pipelines.report.measures import CHANGE, PERCENT, SEMER, Measure
+from gristmill.pipelines.report.report import MetricRow, NumberTable, Picture, Report, TestSet
 from gristmill.pipelines.run import Run
 from gristmill.pipelines.sessions import rewrite_scores
 from gristmill.pipelines.sessions.goals import goal_truth, score_goals
 from gristmill.pipelines.sessions.learnt import PROJECTED, SUCCESSES, Learnt
 from gristmill.pipelines.sessions.projection import EmissionScores, examples, funnel, score_emitted
 from gristmill.pipelines.sessions.retrained import BASE, pooled, score_tests, semer_rows
+from gristmill.pipelines.sessions.rewrite_picture import rewrite_picture
 from gristmill.pipelines.sessions.rewrites import RewriteSettings
+from gristmill.pipelines.sessions.skill_scores import score_skills
+from gristmill.pipelines.sessions.teaching import score_teaching, teaching_metrics
+from gristmill.pipelines.sessions.trigger import LearnedTrigger, trigger_metrics
 
 PRECISION = Measure("precision", "Precision", PERCENT, 1, better="higher", interval=True)
 EMISSION = Measure("emission_rate", "Failing utterances with a label", PERCENT, 1, better="higher")
 LOST = Measure("lost", "SemER where all was right", PERCENT, 1, interval=True)
-AT_100 = Measure("precision_at_100", "Precision of the first 100", PERCENT, 1, better="higher", interval=True)
+OTHERS = (
+    Measure("precision_at_100", "Precision of the first 100", PERCENT, 1, better="higher", interval=True),
+    Measure("macro_f1", "Macro-F1", PERCENT, 1, better="higher", interval=True),
+    Measure("macro_f1_relative", "Change of macro-F1", CHANGE, 1, better="higher", interval=True),
+    Measure("wrong_negative", "Wrong first choices, negative feedback", PERCENT, 1, interval=True),
+    Measure("wrong_negative_relative", "Change of these", CHANGE, 1, interval=True),
+    Measure("ece_negative", "ECE there", PERCENT, 1),
+    Measure("auc", "AUC", digits=3, better="higher", interval=True),
+    Measure("span_f1", "Span F1", PERCENT, 1, better="higher", interval=True),
+)
 LABELS = {
     BASE: "Annotated requests alone",
     SUCCESSES: "Self-training",
@@ -40,6 +53,18 @@ LABELS = {
     "emitted": "Labels from rephrases",
     "rewrite": "Rewrites",
     "goals": "Goals that follow",
+    "skills": "Skills",
+    "single": "One label",
+    "pseudo": "and pseudo labels",
+    "negative": "and negative feedback",
+    "both": "and both",
+    "offers": "Offers of a goal",
+    "trigger": "Trigger model",
+    "rate": "Rate of each goal",
+    "teaching": "Unknown spans",
+    "masked": "Tagger, masked values",
+    "plain": "Tagger, no masks",
+    "new_words": "Words never seen",
 }
 INVENTED = (
     "Of simulated sessions, what is said, what was heard, how it was read and whether that was wrong are real; who "
@@ -49,16 +74,21 @@ INVENTED = (
 _SHOWN = 5
 
 
-def report(run: Run, config: Any, learnt: Sequence[Learnt]) -> Report:
+def report(run: Run, config: Any, learnt: Sequence[Learnt], trigger: LearnedTrigger | None) -> Report:
     """Return the report of all seeds."""
     rows, sizes = _errors(run, learnt)
     rows += [*_emitted(learnt), *_rewrites(config.rewrites, learnt), *_goals(config, learnt)]
+    rows += [] if trigger is None else trigger_metrics(trigger, config.offers.training)
+    skills = {made.seed: made.skills for made in learnt if made.skills is not None}
+    rows += score_skills(skills, config.skills) if skills else []
+    taught = {made.seed: score_teaching(made.teaching) for made in learnt if made.teaching is not None}
+    rows += teaching_metrics(taught) if taught else []
     simulated = learnt[0].periods is not None
     proposed = PROJECTED if learnt[0].projection is not None else SUCCESSES
     return Report(
         title="What sessions teach",
         recipe={"name": "sessions", **config.model_dump(mode="json")},
-        measures=[SEMER, SEMER.relative(), LOST, PRECISION, EMISSION, *rewrite_scores.MEASURES, AT_100],
+        measures=[SEMER, SEMER.relative(), LOST, *_merged(PRECISION, EMISSION, *rewrite_scores.MEASURES, *OTHERS)],
         baseline=BASE,
         baselines=[BASE, SUCCESSES],
         headline=(proposed, "tail" if simulated else "head"),
@@ -68,8 +98,20 @@ def report(run: Run, config: Any, learnt: Sequence[Learnt]) -> Report:
         metrics=rows,
         test_sets=sizes,
         measured=[table for table in _tables(learnt) if table.rows],
+        pictures=_pictures(learnt[0]),
         notes=[INVENTED] if simulated else [],
     )
+
+
+def _merged(*measures: Measure) -> list[Measure]:
+    """Return measures, those of one name once: precision and recall are of labels, rewrites, skills and spans alike."""
+    return list({one.name: one for one in measures}.values())
+
+
+def _pictures(made: Learnt) -> list[Picture]:
+    svg = "" if made.rewrites is None else rewrite_picture(made.rewrites)
+    caption = "Green: the share that succeeds at once. Bold: rewrites. Thin: what users went on to."
+    return [Picture("A component of interpretations, and its rewrites", svg, caption)] if svg else []
 
 
 def _errors(run: Run, learnt: Sequence[Learnt]) -> tuple[list[MetricRow], dict[str, TestSet]]:
@@ -157,7 +199,7 @@ def _goals(config: Any, learnt: Sequence[Learnt]) -> list[MetricRow]:
             own = score_goals(found, truth)
             if own.found:
                 value = own.precision
-                rows.append(MetricRow(system, "goals", AT_100.name, value, None, None, own.found, made.seed))
+                rows.append(MetricRow(system, "goals", "precision_at_100", value, None, None, own.found, made.seed))
     return [*rows, *_means(rows)]
 
 

@@ -29,9 +29,14 @@ from gristmill.pipelines.sessions.corpora import (
 )
 from gristmill.pipelines.sessions.goals import GoalSettings, mine_goals
 from gristmill.pipelines.sessions.learnt import Learnt, test_models
+from gristmill.pipelines.sessions.meanings import MeaningFiles, meaning_groups
 from gristmill.pipelines.sessions.projection import SessionProjectionSettings, friction_parts, projection_parts
 from gristmill.pipelines.sessions.retrained import Models, divide
 from gristmill.pipelines.sessions.rewrites import RewriteSettings, count_nodes, mine_rewrites
+from gristmill.pipelines.sessions.skill_inputs import SkillSourceSettings, skill_requests_of
+from gristmill.pipelines.sessions.skills import SkillSettings, give_feedback, learn_skills
+from gristmill.pipelines.sessions.teaching import TeachingSettings, learn_teaching, teach
+from gristmill.pipelines.sessions.trigger import OfferSettings, learn_trigger
 from gristmill.shards.dataset import SealedSet
 from gristmill.shards.settings import Settings
 
@@ -53,8 +58,18 @@ class Config(Settings):
     """Failures, rephrases, and labels from them (``null``: without)."""
     rewrites: RewriteSettings | None = RewriteSettings()
     """Rewrites of requests that fail."""
+    meanings: MeaningFiles | None = None
+    """Files of texts that mean the same, to learn from what a rephrase is, beside generated and annotated requests."""
     goals: GoalSettings | None = GoalSettings()
     """Goals that follow others."""
+    offers: OfferSettings = OfferSettings()
+    """Real offers of a goal, and whether they were accepted: when to predict a goal at all."""
+    skills: SkillSettings | None = SkillSettings()
+    """Several right skills, from pseudo labels and negative feedback."""
+    skill_requests: SkillSourceSettings = SkillSourceSettings()
+    """The requests by which skills are learnt."""
+    teaching: TeachingSettings | None = TeachingSettings()
+    """Spans that no catalogue knows."""
 
 
 def run(config: Config, run: Run) -> Report:
@@ -65,12 +80,14 @@ def run(config: Config, run: Run) -> Report:
     # Annotated requests; each seed has models and simulated sessions of its own, a user's sessions are there once.
     requests = prepare_requests(run, config.corpus)
     own = config.sessions.places is not None
-    learnt = [_learnt(run, config, requests, seed) for seed in (run.seeds[:1] if own else run.seeds)]
+    meanings = [] if config.meanings is None else [meaning_groups(run, config.meanings)]
+    trigger = None if config.offers.places is None else learn_trigger(run, config.offers)
+    learnt = [_learnt(run, config, requests, meanings, seed) for seed in (run.seeds[:1] if own else run.seeds)]
     run.finish()
-    return session_report.report(run, config, learnt)
+    return session_report.report(run, config, learnt, trigger)
 
 
-def _learnt(run: Run, config: Config, requests: SealedSet, seed: int) -> Learnt:
+def _learnt(run: Run, config: Config, requests: SealedSet, meanings: list[SealedSet], seed: int) -> Learnt:
     suffix = f"_{seed}"
     annotated = split_requests(run, config.corpus, requests, seed)
     domains = sorted({name for table in requests.tables(["domain"]) for name in table["domain"].unique().to_pylist()})
@@ -80,8 +97,8 @@ def _learnt(run: Run, config: Config, requests: SealedSet, seed: int) -> Learnt:
 
     # Which turns failed, and which say the same again; labels of what was understood, for what was not.
     if config.projection is not None:
-        groups = wording_groups(run, config.sessions, annotated, seed)
-        found = friction_parts(run, config.projection, turns, [groups], suffix)
+        groups = [*wording_groups(run, config.sessions, annotated, seed), *meanings]
+        found = friction_parts(run, config.projection, turns, groups, suffix)
         made.projection = projection_parts(run, config.projection, found, suffix)
         turns = found.turns
 
@@ -93,6 +110,14 @@ def _learnt(run: Run, config: Config, requests: SealedSet, seed: int) -> Learnt:
             made.later_nodes = count_nodes(run, config.rewrites, made.periods.after, f"{suffix}_later")[1]
     if config.goals is not None:
         made.goals = mine_goals(run, config.goals, made.turns, suffix)
+
+    # Several right skills; spans that no catalogue knows, in annotated requests with hidden values and in the turns.
+    if config.skills is not None and made.periods is not None:
+        asked = give_feedback(run, config.skills, skill_requests_of(run, config.skill_requests, seed), suffix)
+        made.skills = learn_skills(run, config.skills, asked, seed, suffix)
+    if config.teaching is not None:
+        made.teaching = learn_teaching(run, config.teaching, requests, suffix, seed)
+        made.taught = teach(run, config.teaching, made.teaching.model, made.turns, suffix)
 
     # Domain models of annotated requests, and of what was added to them.
     made.read = test_models(run, config.domains, made, annotated, base, domains)

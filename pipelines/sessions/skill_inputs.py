@@ -15,14 +15,18 @@ import pyarrow as pa
 from pydantic import Field
 
 from gristmill.actors.nlu.annotation import split
-from gristmill.actors.nlu.folds import TEST, FoldSettings
+from gristmill.actors.nlu.folds import FoldSettings, fold_of
 from gristmill.actors.sessions.skill_trainer import SKILL_REQUEST_FIELDS
+from gristmill.actors.sessions.skill_turns import SkillTurns, SkillTurnSettings
 from gristmill.models.normalise import normalise
+from gristmill.pipelines.generated import assistant, skill_requests
 from gristmill.pipelines.run import Run
 from gristmill.shards import store
 from gristmill.shards.dataset import SealedSet
 from gristmill.shards.errors import UserError
+from gristmill.shards.exchange import deal, merge
 from gristmill.shards.random import RecordRandom
+from gristmill.shards.settings import Settings
 
 _SCHEMA = pa.schema(SKILL_REQUEST_FIELDS)
 _COLUMNS = ("dialogue", "turn", "text", "state")
@@ -31,7 +35,7 @@ Right = Literal["services_that_take_these_slots", "services_same_intent"]
 
 
 class SgdSkillSettings(FoldSettings):
-    """Turns of Schema-Guided Dialogue that open a new intent (``sgd_new_intent_turns.tsv.gz``), with services as skills."""
+    """Turns of Schema-Guided Dialogue that open a new intent, with services as skills."""
 
     right: Right = "services_that_take_these_slots"
     """The column of right services: those with the same intent whose schema has the slots that the dialogue has filled,
@@ -84,16 +88,9 @@ def _sgd_tables(data: bytes, url: str, settings: SgdSkillSettings) -> Iterator[p
         yield pa.Table.from_pylist(rows, schema=_SCHEMA)
 
 
-def fold_of(group: str, settings: FoldSettings, draw: RecordRandom) -> int:
-    """Return the fold of a dialogue or session, -1 for the test part."""
-    drawn = draw(group)
-    fold = int(drawn.integers(settings.folds))
-    return TEST if drawn.random() < settings.test_share else fold
-
-
 def skill_request(
     key: str, group: str, text: str, right: list[str], shown: RecordRandom, fold: int, context: list[str] | None
-) -> Mapping[str, Any]:
+) -> dict[str, Any]:
     """Return the record of a request, labelled with one of the right skills, drawn by its id."""
     return {
         "id": key,
@@ -105,3 +102,47 @@ def skill_request(
         "right": right,
         "fold": fold,
     }
+
+
+class GeneratedSkillSettings(FoldSettings):
+    """Generated requests (:mod:`gristmill.pipelines.generated.skill_requests`)."""
+
+    records: int = Field(6000, ge=1)
+    """Number of requests."""
+    seed: int = 0
+    """Of all draws."""
+
+
+def generated_requests(run: Run, name: str, settings: GeneratedSkillSettings | None = None) -> SealedSet:
+    """Seal generated requests; nothing needs to be there but the package of templates."""
+    settings = settings or GeneratedSkillSettings()
+    identity = {**assistant.identity(), "shared": skill_requests.VERSION, **settings.identity()}
+    made = partial(skill_requests.requests, settings.records, settings.part(FoldSettings), settings.seed)
+    return run.source(name, made, identity)
+
+
+def turn_requests(run: Run, name: str, turns: SealedSet, settings: SkillTurnSettings | None = None) -> SealedSet:
+    """Return requests with skills of the turns of sessions (``TURN_FIELDS``), a session in one fold."""
+    settings = settings or SkillTurnSettings()
+    columns = ["turn", "tokens", "domain", "succeeded", "rewritten"]
+    dealt = run.step(deal(f"{name}_dealt", turns, key=["session"], columns=columns))
+    return run.step(merge(name, dealt, SkillTurns.stage(settings)))
+
+
+class SkillSourceSettings(Settings):
+    """Requests of which several skills are right, beside simulated sessions."""
+
+    table: str | None = None
+    """The URL of a table of Schema-Guided Dialogue (``sgd_new_intent_turns.tsv.gz``); without it they are generated."""
+    dialogue: SgdSkillSettings = SgdSkillSettings()
+    """How the table is read."""
+    generated: GeneratedSkillSettings = GeneratedSkillSettings()
+    """The requests that are generated."""
+
+
+def skill_requests_of(run: Run, settings: SkillSourceSettings, seed: int = 0) -> SealedSet:
+    """Return the requests: of each seed with other folds, and other skills that are hidden."""
+    name = f"skill_requests_{seed}"
+    if settings.table is not None:
+        return sgd_requests(run, name, settings.table, settings.dialogue.but(seed=seed))
+    return generated_requests(run, name, settings.generated.but(seed=seed))

@@ -1,0 +1,101 @@
+"""The actor that parses groups of texts that mean the same: sets of wordings, and pairs of a text and its rewrite."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pyarrow as pa
+
+from gristmill.actors.nlu.annotation import read_brackets, split
+from gristmill.actors.sessions.parse_turn import located
+from gristmill.actors.sources.reading import read_json
+from gristmill.models.normalise import normalise
+from gristmill.shards.errors import RejectRecord
+from gristmill.shards.schema import PARENT_ID, REQUEST_FIELDS, TRUTH_FIELDS
+from gristmill.shards.settings import Settings
+from gristmill.shards.stage import Actor, BatchLimits
+
+MALFORMED = "malformed record"
+FEW = "meaning: fewer than two texts"
+_PAIRS = (
+    ("original", "disfluent"),  # Disfl-QA
+    ("question", "rewrite"),  # CANARD
+    ("utterance", "manual_rewrite"),  # TREC CAsT
+    ("ill_formed", "well_formed"),  # MQR
+)
+_KEPT = ("text", "tokens", "intent", "slots", "lang")
+_FIELDS = (PARENT_ID, TRUTH_FIELDS[0], *(field for field in REQUEST_FIELDS if field.name in _KEPT))
+
+
+class MeaningSettings(Settings):
+    """Where an object has its texts."""
+
+    pair: tuple[str, str] | None = None
+    """The two keys of texts that mean the same; by default ``wordings``, a list, or those of a known set (Disfl-QA,
+    CANARD, TREC CAsT, MQR)."""
+    lang: str = "en"
+    """Language of the texts."""
+
+
+class ParseMeanings(Actor):
+    """Makes texts with their ``meaning`` of objects, as listed by :mod:`gristmill.actors.sources.objects`.
+
+    An object has two texts that mean the same, or ``wordings``: texts, or lists of an id, a text and the text with its
+    slots in brackets; ``intent`` (and ``scenario``) and ``slots``, pairs of a name and a value, help where they are
+    there.
+    """
+
+    name = "parse_meanings"
+    columns = ("id", "raw", "problem")
+    keeps = ()
+    adds = _FIELDS
+    fan_out = True
+    batch = BatchLimits(512)
+    settings: MeaningSettings
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Return the texts of all objects."""
+        made: list[dict[str, Any]] = []
+        for row in batch.select(list(self.columns)).to_pylist():
+            try:
+                if row["problem"]:
+                    raise RejectRecord(row["problem"])
+                texts = list(self._texts(row["raw"]))
+                if len({text["text"] for text in texts}) < 2:
+                    raise RejectRecord(FEW)
+            except RejectRecord as reject:
+                made.append({"id": row["id"], "parent_id": row["id"], "reject_reason": reject.reason})
+                continue
+            shared = {"parent_id": row["id"], "meaning": row["id"], "lang": self.settings.lang}
+            made += [{"id": f"{row['id']}/{number}", **shared, **text} for number, text in enumerate(texts)]
+        schema = pa.schema([REQUEST_FIELDS[0], *_FIELDS, pa.field("reject_reason", pa.string())])
+        return pa.Table.from_pylist(made, schema=schema)
+
+    def _texts(self, raw: str) -> Iterator[dict[str, Any]]:
+        try:
+            values = read_json(raw)
+            if not isinstance(values, dict):
+                raise RejectRecord(MALFORMED)
+            intent = "_".join(one for name in ("scenario", "intent") if (one := values.get(name))) or None
+            for given in self._given(values):
+                yield {"intent": intent, **_text(given, values.get("slots"), self.settings.lang)}
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError, RecursionError):
+            raise RejectRecord(MALFORMED) from None
+
+    def _given(self, values: Mapping[str, Any]) -> list[Any]:
+        pairs = [self.settings.pair] if self.settings.pair else _PAIRS
+        if self.settings.pair is None and isinstance(values.get("wordings"), list):
+            return values["wordings"]
+        pair = next((pair for pair in pairs if all(isinstance(values.get(name), str) for name in pair)), None)
+        return [] if pair is None else [values[name] for name in pair]
+
+
+def _text(given: Any, slots: Any, lang: str) -> dict[str, Any]:
+    if isinstance(given, list):
+        tokens, spans = read_brackets(normalise(given[2], lang).lower())
+        found = [{"name": name, "value": " ".join(tokens[a:b]), "start": a, "end": b} for name, a, b in spans]
+    else:
+        tokens = split(normalise(given, lang).lower())
+        found = [slot for slot in located(tokens, slots, lang) if slot["start"] is not None]
+    return {"text": " ".join(tokens), "tokens": tokens, "slots": found if slots is not None else None}
