@@ -112,6 +112,7 @@ def _shard(rng: np.random.Generator, chains: int, first: int, turns: int, heard:
         "true_domain": pa.repeat("music", len(chain)),
         "true_intent": pa.repeat("play", len(chain)),
         "true_slots": _slots(meant),
+        "meaning": meant,
         "failed": flat["read"] != flat["wanted"],
     }
     filled = [pa.array(rows[f.name], f.type) if f.name in rows else pa.nulls(len(chain), f.type) for f in SCHEMA]

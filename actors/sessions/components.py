@@ -39,7 +39,7 @@ class ComponentSettings(Settings):
 def fit(settings: ComponentSettings, context: TrainContext, *, data: str) -> dict[str, Any]:
     """Return the nodes that are connected to others, and the component of each: its node with the smallest number.
 
-    ``data`` is the URL of a set of :class:`gristmill.actors.sessions.nodes.Nodes`.
+    ``data`` is the URL of a set of :class:`gristmill.actors.sessions.nodes.CountNodes`.
     """
     found = [table.filter(pc.field("users") >= settings.least_users) for table in open_sealed(data).tables(_NODE)]
     nodes = np.sort(np.concatenate([np.zeros(0, np.int64), *(table["node"].to_numpy() for table in found)]))

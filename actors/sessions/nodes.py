@@ -28,7 +28,7 @@ class NodeSettings(Settings):
     it are taken to have failed."""
 
 
-class Nodes(Reducer):
+class CountNodes(Reducer):
     """Counts the transitions of :class:`gristmill.actors.sessions.transitions.Transitions` from each node.
 
     - ``node``, its ``interpretation`` and commonest ``utterance`` (of those that succeeded, if any did);

@@ -96,8 +96,8 @@ class Transitions(Reducer):
     ``won`` whether the chain succeeded there; at further turns of one node in a chain ``end`` is null.
 
     A turn that is there twice (equal ``session`` and ``turn``) counts once. Turns whose interpretation is of a rewrite
-    of ours are left out, and so are the transitions to them, so that rewrites do not feed themselves; where they cut a chain
-    its ``target`` and ``end`` are null. A session of nothing else is rejected.
+    of ours are left out, and so are the transitions to them, so that rewrites do not feed themselves; where they cut a
+    chain, its ``target`` and ``end`` are null. A session of nothing else is rejected.
     """
 
     name = "transitions"
@@ -185,7 +185,7 @@ class Transitions(Reducer):
         return pa.table(columns).filter(pa.array(keep)), turns.slice(held)
 
     def _near(self, turns: pa.Table) -> np.ndarray:
-        """Return whether the turn after each one is of the same session and in the window."""
+        """Return whether the turn after each one is of the same session and in the window, (turns,)."""
         times = turns["time"].to_numpy()
         apart = np.abs(np.diff(times))
         same = np.ones(len(times) - 1, bool)

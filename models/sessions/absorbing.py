@@ -28,7 +28,7 @@ _STEPS = 1000  # that a chain is followed, at most
 
 
 @dataclass(frozen=True)
-class Best:
+class BestTargets:
     """The best other node of each source.
 
     ``score`` is s(source, target), ``own`` s(source, source), and ``dropped`` bounds what either lacks. ``target`` is
@@ -82,7 +82,7 @@ def best_targets(
     sources: np.ndarray,
     exact: int = 1000,
     pruned: float = 1e-5,
-) -> Best:
+) -> BestTargets:
     """Return the best other node of each source; of equal ones, the first.
 
     Args:
@@ -99,7 +99,9 @@ def best_targets(
         >>> found.target.tolist(), found.score.tolist(), found.own.tolist()
         ([1], [0.75], [0.25])
     """
-    found = Best(np.full(len(sources), -1), np.zeros(len(sources)), np.zeros(len(sources)), np.zeros(len(sources)))
+    found = BestTargets(
+        np.full(len(sources), -1), np.zeros(len(sources)), np.zeros(len(sources)), np.zeros(len(sources))
+    )
     starts = np.flatnonzero(np.diff(components, prepend=-1))
     sizes = np.diff(starts, append=len(components))
     of = np.searchsorted(starts, sources, "right") - 1  # the component of each source
@@ -128,7 +130,7 @@ def _invert(
     of: np.ndarray,
     rows: np.ndarray,
     size: int,
-    found: Best,
+    found: BestTargets,
 ) -> None:
     """Set the best targets of sources in components of one size, by stacks of inverses: each by itself."""
     parts, place = np.unique(of[rows], return_inverse=True)
@@ -184,7 +186,9 @@ def _followed(
         yield slice(first, first + len(some)), visits, dropped
 
 
-def _choose(found: Best, rows: np.ndarray, local: np.ndarray, scores: np.ndarray, begin: np.ndarray | int) -> None:
+def _choose(
+    found: BestTargets, rows: np.ndarray, local: np.ndarray, scores: np.ndarray, begin: np.ndarray | int
+) -> None:
     """Set the best targets of some sources by their scores (sources, nodes of the component)."""
     each = np.arange(len(rows))
     found.own[rows] = scores[each, local]
@@ -195,7 +199,7 @@ def _choose(found: Best, rows: np.ndarray, local: np.ndarray, scores: np.ndarray
     found.score[rows] = np.maximum(score, 0.0)
 
 
-def _choose_sparse(found: Best, rows: np.ndarray, local: np.ndarray, scores: sparse.sparray, begin: int) -> None:
+def _choose_sparse(found: BestTargets, rows: np.ndarray, local: np.ndarray, scores: sparse.sparray, begin: int) -> None:
     """Do the same by sparse scores."""
     scores = sparse.csr_array(scores)  # a product has no rows to slice
     for place, (row, own) in enumerate(zip(rows.tolist(), local.tolist(), strict=True)):

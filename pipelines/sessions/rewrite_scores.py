@@ -85,7 +85,7 @@ class Truth:
 
 
 @dataclass(frozen=True)
-class Shares:
+class SourceCounts:
     """Counts of each source of which one sum is divided by the other."""
 
     counts: np.ndarray  # (sources,)
@@ -139,24 +139,24 @@ def read_truth(mined: MinedRewrites, turns: SealedSet, settings: RewriteSettings
     return Truth(pairs[np.isin(pairs[:, 0], nodes)])
 
 
-def precision(rewrites: Rewrites, truth: Truth) -> Shares:
+def precision(rewrites: Rewrites, truth: Truth) -> SourceCounts:
     """Return of each rewrite whose truth is known whether its target is right and means what its source does."""
     gold = truth.of(rewrites.source)
     right = truth.of(rewrites.target, right=True) == gold
-    return Shares(right[gold >= 0].astype(np.int64), np.ones(int((gold >= 0).sum()), np.int64))
+    return SourceCounts(right[gold >= 0].astype(np.int64), np.ones(int((gold >= 0).sum()), np.int64))
 
 
-def precision_by_traffic(rewrites: Rewrites, truth: Truth) -> Shares:
+def precision_by_traffic(rewrites: Rewrites, truth: Truth) -> SourceCounts:
     """Return of each source how many of its turns mean what it is rewritten to, and of how many that is known."""
     target = rewrites.found(truth.pairs[:, 0])
     inside = target >= 0
     node, meaning, count, _ = truth.pairs[inside].T
     right = count * (truth.of(target[inside], right=True) == meaning)
     place = np.searchsorted(rewrites.source, node)
-    return Shares(*(np.bincount(place, one).astype(np.int64) for one in (right, count)))
+    return SourceCounts(*(np.bincount(place, one).astype(np.int64) for one in (right, count)))
 
 
-def recall(rewrites: Rewrites, truth: Truth, nodes: SealedSet, support: int) -> Shares:
+def recall(rewrites: Rewrites, truth: Truth, nodes: SealedSet, support: int) -> SourceCounts:
     """Return whether each interpretation that could be put right is: most of its turns have failed, and chains of at
     least ``support`` users came from it to success at one that is right and means the same."""
     wanted = []
@@ -168,10 +168,10 @@ def recall(rewrites: Rewrites, truth: Truth, nodes: SealedSet, support: int) -> 
         wanted.append(np.unique(node[some]))
     sources = np.unique(np.concatenate(wanted))
     right = truth.of(rewrites.found(sources), right=True) == truth.of(sources)
-    return Shares(right.astype(np.int64), np.ones(len(sources), np.int64))
+    return SourceCounts(right.astype(np.int64), np.ones(len(sources), np.int64))
 
 
-def wins_losses(rewrites: Rewrites, nodes: SealedSet) -> Shares:
+def wins_losses(rewrites: Rewrites, nodes: SealedSet) -> SourceCounts:
     """Return the wins and losses of each source in the sessions of ``nodes`` (of :func:`count_nodes`): its chains that
     succeeded at its target without it, and its turns that succeeded at once and would have been changed."""
     wins, losses = [], []
@@ -183,10 +183,10 @@ def wins_losses(rewrites: Rewrites, nodes: SealedSet) -> Shares:
         own[row[hit]] = won[hit]
         wins.append(own[target >= 0])
         losses.append(table["succeeded"].to_numpy()[target >= 0])
-    return Shares(np.concatenate(wins), np.concatenate(losses))
+    return SourceCounts(np.concatenate(wins), np.concatenate(losses))
 
 
-def interval(runs: Mapping[int, Shares], seed: int = 0) -> Interval:
+def interval(runs: Mapping[int, SourceCounts], seed: int = 0) -> Interval:
     """Return the mean of the ratios of all seeds and its 95 % interval: seeds are drawn, and of each its sources."""
     rng = np.random.default_rng(seed)
     rates = np.stack([_resampled(one, rng) for one in runs.values()])
@@ -197,7 +197,7 @@ def interval(runs: Mapping[int, Shares], seed: int = 0) -> Interval:
     return Interval(float(np.mean([one.value for one in runs.values()])), float(low), float(high), "sources")
 
 
-def metric_rows(system: str, scores: Mapping[str, Mapping[int, Shares]]) -> list[MetricRow]:
+def metric_rows(system: str, scores: Mapping[str, Mapping[int, SourceCounts]]) -> list[MetricRow]:
     """Return the rows of a system by its scores by measure and seed; ``n`` is the number of sources of all seeds."""
     rows = []
     for name, runs in scores.items():
@@ -210,7 +210,7 @@ def metric_rows(system: str, scores: Mapping[str, Mapping[int, Shares]]) -> list
 
 def score(
     rewrites: Rewrites, mined: MinedRewrites, truth: Truth | None, support: int, nodes: SealedSet | None = None
-) -> dict[str, Shares]:
+) -> dict[str, SourceCounts]:
     """Return the scores of rewrites by measure, of each source.
 
     Args:
@@ -231,7 +231,7 @@ def score(
     }
 
 
-def _resampled(shares: Shares, rng: np.random.Generator) -> np.ndarray:
+def _resampled(shares: SourceCounts, rng: np.random.Generator) -> np.ndarray:
     size = len(shares.of)
     found = np.full(_REPLICATES, math.nan)
     each = max(1, _DRAWS // max(1, size))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pydantic import Field
 
 from gristmill.actors.sessions.components import ComponentSettings, Place, fit
-from gristmill.actors.sessions.nodes import Nodes, NodeSettings
+from gristmill.actors.sessions.nodes import CountNodes, NodeSettings
 from gristmill.actors.sessions.rewriting import GuardSettings, KeepRewrites, Solve, SolveSettings
 from gristmill.actors.sessions.transitions import ChainSettings, Interpret, InterpretSettings, Transitions
 from gristmill.pipelines.run import Run
@@ -61,15 +61,15 @@ class MinedRewrites:
 
 def count_nodes(run: Run, settings: RewriteSettings, turns: SealedSet, suffix: str = "") -> tuple[SealedSet, SealedSet]:
     """Return the transitions of turns, and what they say of each interpretation
-    (:class:`gristmill.actors.sessions.nodes.Nodes`): for mining, or to count wins and losses in other sessions."""
+    (:class:`gristmill.actors.sessions.nodes.CountNodes`): for mining, or to count wins and losses in other sessions."""
     parts = settings.parts or parts_for(turns.records * _ROW, MEMORY)
     kept = ("turn", "time", "rewritten", *(field.name for field in Interpret.adds))
     stages = (Interpret.stage(settings.interpret), _dealt("session", parts, kept))
     by_session = run.step(Step(f"rewrites_by_session{suffix}", stages, turns))
     made = merge(f"transitions{suffix}", by_session, Transitions.stage(settings.chains))
     transitions = run.step(made)
-    by_node = run.step(Step(f"rewrites_by_node{suffix}", (_dealt("source", parts, Nodes.columns),), transitions))
-    return transitions, run.step(merge(f"interpretations{suffix}", by_node, Nodes.stage(settings.nodes)))
+    by_node = run.step(Step(f"rewrites_by_node{suffix}", (_dealt("source", parts, CountNodes.columns),), transitions))
+    return transitions, run.step(merge(f"interpretations{suffix}", by_node, CountNodes.stage(settings.nodes)))
 
 
 def mine_rewrites(run: Run, settings: RewriteSettings, turns: SealedSet, suffix: str = "") -> MinedRewrites:

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 import pytest
 
 from gristmill.actors.sessions.components import ALONE, FILE, PERSONAL, ComponentSettings, Place, fit
-from gristmill.actors.sessions.nodes import Nodes, NodeSettings
+from gristmill.actors.sessions.nodes import CountNodes, NodeSettings
 from gristmill.actors.sessions.rewriting import LOSSES, MARGIN, SAME, SUPPORT, GuardSettings, KeepRewrites
 from gristmill.actors.sessions.transitions import OURS, ChainSettings, Interpret, InterpretSettings, Transitions
 from gristmill.models.sessions.interpretations import FAILURE, SUCCESS, UNKNOWN, interpretation, number
@@ -131,7 +131,7 @@ def test_outcomes_are_read_where_they_are_known() -> None:
 
 
 def counted(transitions: pa.Table) -> list[dict[str, Any]]:
-    """Return what Nodes should, by loops."""
+    """Return what CountNodes should, by loops."""
     found = []
     rows = transitions.to_pylist()
     for node in sorted({row["group"] for row in rows}):
@@ -182,7 +182,7 @@ def by_source(seed: int = 0) -> pa.Table:
 
 def test_nodes_are_counted() -> None:
     rows = by_source()
-    found = Nodes(NodeSettings())(rows)
+    found = CountNodes(NodeSettings())(rows)
     wanted = counted(rows)
     assert found.select(list(wanted[0])).to_pylist() == wanted
     for node, text in zip(found["id"].to_pylist(), found["utterance"].to_pylist(), strict=True):
@@ -194,7 +194,7 @@ def test_nodes_are_counted() -> None:
 def test_a_large_node_is_counted_as_a_small_one() -> None:
     rows = by_source()
     own = rows.filter(pc.equal(rows["group"], "12"))
-    actor = Nodes(NodeSettings())
+    actor = CountNodes(NodeSettings())
     pieces = [own.slice(start, 7) for start in range(0, own.num_rows, 7)]
     (found,) = actor.large(LargeGroup(pieces[0], iter(pieces[1:])))
     assert found.equals(actor(own))

@@ -226,10 +226,10 @@ def test_wins_are_counted_in_other_sessions(mined: MinedRewrites, tmp_path: Path
 
 def test_an_interval_covers_the_seeds() -> None:
     ones = np.ones(50, np.int64)
-    runs = {0: scores.Shares(ones, 2 * ones), 1: scores.Shares(ones, ones)}
+    runs = {0: scores.SourceCounts(ones, 2 * ones), 1: scores.SourceCounts(ones, ones)}
     found = scores.interval(runs)
     assert (found.value, found.low, found.high) == (0.75, 0.5, 1.0)
-    assert np.isnan(scores.interval({0: scores.Shares(ones[:0], ones[:0])}).value)
+    assert np.isnan(scores.interval({0: scores.SourceCounts(ones[:0], ones[:0])}).value)
 
 
 def test_the_lookup_knows_interpretations_and_texts(mined: MinedRewrites) -> None:
