@@ -34,7 +34,7 @@ COUNTED = tuple(pa.field(prefix + name, pa.float64()) for prefix in (SAID, MEANT
 NO_WORDS = "turn: no words"
 
 
-class Keys(PerRecord):
+class TurnKeys(PerRecord):
     """Adds what turns are brought together by: ``utterance`` (its words in lower case), ``reading`` and both."""
 
     name = "keys"

@@ -15,7 +15,7 @@ from gristmill.actors.sessions.candidate_pairs import NEXT
 from gristmill.models.sessions import friction, paraphrase
 from gristmill.models.sessions.calibrated import CalibratedModel, CalibratedSettings, fit_calibrated
 from gristmill.models.sessions.friction import friction_features, prior_model
-from gristmill.models.sessions.meaning_pairs import MeaningText, PairSettings, draw_pairs
+from gristmill.models.sessions.meaning_pairs import MeaningPairSettings, MeaningText, draw_pairs
 from gristmill.models.sessions.paraphrase import ParaphraseModel, count_words, pair_features
 from gristmill.shards import canonical
 from gristmill.shards.artifact import read_file
@@ -37,7 +37,7 @@ class ParaphraseFit(CalibratedSettings):
     """Inverse regularisation."""
     products: bool = True
     """Whether products of two features are features too."""
-    pairs: PairSettings = PairSettings()
+    pairs: MeaningPairSettings = MeaningPairSettings()
     """The pairs that are drawn from groups of texts that mean the same."""
     lang: str = "en"
     """Language of the texts, for number words; that of a record goes first."""

@@ -43,6 +43,7 @@ NOT_PLACED = "projection: a slot of the second turn does not stand in its words"
 UNSURE = "projection: not certain enough"
 FEW = "utterance: too few users"
 DISAGREE = "utterance: users disagree"
+DOUBTED = "utterance: not certain enough"
 WORKS = "utterance: its own interpretation succeeds"
 _READ = ("tokens", "domain", "intent", "slots")
 _SURE = (PARAPHRASE.name, FRICTION.name, NEXT + FRICTION.name)
@@ -121,23 +122,23 @@ class Project(PerRecord):
         return {"projected_slots": found, CONFIDENCE.name: sure * made.confidence}
 
 
-class ReadingsSettings(Settings):
+class UtteranceReadingsSettings(Settings):
     """Whether truth is known."""
 
     truth: bool = False
     """Whether failing turns are counted, for scoring."""
 
 
-class Readings(Reducer):
+class UtteranceReadings(Reducer):
     """Counts how often each utterance was ``read``, and how many of these times it was probably ``understood``.
 
     A known outcome (``succeeded``) counts as what it is, any other turn by its ``friction``.
     """
 
-    settings: ReadingsSettings
+    settings: UtteranceReadingsSettings
 
     @classmethod
-    def contract(cls, settings: ReadingsSettings) -> Mapping[str, Any]:
+    def contract(cls, settings: UtteranceReadingsSettings) -> Mapping[str, Any]:
         """Return the columns that are read and added."""
         truth = settings.truth
         columns = ("succeeded", FRICTION.name, *(("failed",) if truth else ()))
@@ -210,7 +211,7 @@ class Agreed(Reducer):
         if agreement < self.settings.agreement:
             raise RejectRecord(DISAGREE)
         if best.mean < self.settings.confidence:
-            raise RejectRecord(UNSURE)
+            raise RejectRecord(DOUBTED)
         made = {
             "id": f"projected/{name}",
             "text": " ".join(best.tokens),

@@ -95,7 +95,7 @@ class CalibratedModel:
 
 
 @dataclass(frozen=True)
-class Fitted:
+class CalibratedFit:
     """A fitted model, and the probability of each example by a fit without its fold."""
 
     model: CalibratedModel
@@ -111,7 +111,7 @@ def fit_calibrated(
     features: Sequence[str],
     settings: CalibratedSettings,
     weights: np.ndarray | None = None,
-) -> Fitted:
+) -> CalibratedFit:
     """Fit to rows of features (n, features) with labels (n,) bool; ``groups`` (n,) are not torn apart.
 
     ``weights`` (n,) are those of the examples; measures of the fit are without them.
@@ -149,7 +149,7 @@ def fit_calibrated(
     calibrated = CalibratedModel(
         model.features, model.products, model.mean, model.scale, model.weights, model.bias, slope, offset
     )
-    return Fitted(calibrated, held, auc(held, labels), ece(held, labels))
+    return CalibratedFit(calibrated, held, auc(held, labels), ece(held, labels))
 
 
 def deal_groups(groups: Sequence[str], folds: int, seed: int) -> np.ndarray:

@@ -45,7 +45,7 @@ class TextPair(NamedTuple):
         return self.kind == "same"
 
 
-class PairSettings(Settings):
+class MeaningPairSettings(Settings):
     """How many pairs of each kind are drawn for a text, at most."""
 
     same: int = Field(3, ge=1)
@@ -64,13 +64,13 @@ class PairSettings(Settings):
     """Seed of the draws."""
 
 
-def draw_pairs(given: Sequence[MeaningText], settings: PairSettings) -> list[TextPair]:
+def draw_pairs(given: Sequence[MeaningText], settings: MeaningPairSettings) -> list[TextPair]:
     """Return pairs of texts of the groups.
 
     Example:
         >>> said = [("a", "on", "lights on"), ("b", "on", "turn the lights on"), ("c", "off", "lights off")]
         >>> texts = [MeaningText(name, meaning, tuple(text.split())) for name, meaning, text in said]
-        >>> sorted({(pair.meaning, pair.kind) for pair in draw_pairs(texts, PairSettings())})
+        >>> sorted({(pair.meaning, pair.kind) for pair in draw_pairs(texts, MeaningPairSettings())})
         [('off', 'nearest'), ('off', 'random'), ('on', 'nearest'), ('on', 'random'), ('on', 'same')]
     """
     texts = _chosen(sorted(set(given)), settings)
@@ -111,7 +111,7 @@ def draw_pairs(given: Sequence[MeaningText], settings: PairSettings) -> list[Tex
     return made
 
 
-def _chosen(texts: Sequence[MeaningText], settings: PairSettings) -> Sequence[MeaningText]:
+def _chosen(texts: Sequence[MeaningText], settings: MeaningPairSettings) -> Sequence[MeaningText]:
     if len(texts) <= settings.texts:
         return texts
     random = RecordRandom(settings.seed, "meanings")

@@ -22,7 +22,7 @@ import numpy as np
 
 from gristmill.models.measures.wer import distance
 from gristmill.models.sessions.calibrated import CalibratedModel
-from gristmill.models.sessions.units import Unit, join_units, read_units, similarity
+from gristmill.models.sessions.units import WordUnit, join_units, read_units, similarity
 
 MODEL = "paraphrase.json"
 FEATURES = (
@@ -175,7 +175,7 @@ class ParaphraseModel:
         return cls(CalibratedModel.from_described(given["model"], FEATURES), WordCounts(**given["counts"]))
 
 
-def _lost(own: Sequence[Unit], other: Sequence[Unit]) -> np.ndarray:
+def _lost(own: Sequence[WordUnit], other: Sequence[WordUnit]) -> np.ndarray:
     """Return how much of each unit the other wording has no counterpart of, 0 to 1."""
     there = {unit.form for unit in other}
     return np.array(

@@ -20,7 +20,7 @@ from pydantic import Field
 from scipy.optimize import linear_sum_assignment
 
 from gristmill.models.nlu.domain import Slot
-from gristmill.models.sessions.units import Unit, join_units, read_units, similarity
+from gristmill.models.sessions.units import WordUnit, join_units, read_units, similarity
 from gristmill.shards.errors import RejectRecord
 from gristmill.shards.settings import Settings
 
@@ -136,7 +136,7 @@ def string_match(slots: Sequence[Slot], target: Sequence[str]) -> Projection:
 
 
 def align(
-    source: Sequence[Unit], target: Sequence[Unit], settings: ProjectionSettings, vectors: Vectors | None = None
+    source: Sequence[WordUnit], target: Sequence[WordUnit], settings: ProjectionSettings, vectors: Vectors | None = None
 ) -> list[_Match | None]:
     """Return the partner of each unit, at the least total cost, or ``None``."""
     n, m = len(source), len(target)
@@ -166,7 +166,7 @@ def align(
     return found
 
 
-def _labels(source: Sequence[Unit], slots: Sequence[Slot]) -> list[int | None]:
+def _labels(source: Sequence[WordUnit], slots: Sequence[Slot]) -> list[int | None]:
     """Return the number of the slot that each unit is in."""
     return [
         next((n for n, slot in enumerate(slots) if unit.start < slot.end and slot.start < unit.end), None)
@@ -207,8 +207,8 @@ def _fill(matched: list[_Match | None], label: Sequence[int | None], size: int, 
 
 def _span(
     number: int,
-    source: Sequence[Unit],
-    target: Sequence[Unit],
+    source: Sequence[WordUnit],
+    target: Sequence[WordUnit],
     label: Sequence[int | None],
     matched: Sequence[_Match | None],
 ) -> tuple[int, int, float]:
@@ -246,5 +246,5 @@ def _pieces(inside: Sequence[int], mapped: Mapping[int, int], own: set[int]) -> 
     return pieces
 
 
-def _weight(unit: Unit) -> float:
+def _weight(unit: WordUnit) -> float:
     return 1.0 if len(unit.form) > _LITTLE or unit.is_number else 0.3

@@ -35,7 +35,7 @@ _BETTER = 0.15
 _SPOKEN = {"oh": "0", "o": "0"}
 
 
-class Unit(NamedTuple):
+class WordUnit(NamedTuple):
     """A part of an utterance: its compared ``form``, and its tokens from ``start`` up to and excluding ``end``."""
 
     form: str
@@ -48,7 +48,7 @@ class Unit(NamedTuple):
         return self.form[:1].isdigit()
 
 
-def read_units(tokens: Sequence[str], lang: str = "en") -> list[Unit]:
+def read_units(tokens: Sequence[str], lang: str = "en") -> list[WordUnit]:
     """Return the units of tokens, in their order; a token of several parts ("10am") gives several.
 
     Example:
@@ -60,11 +60,11 @@ def read_units(tokens: Sequence[str], lang: str = "en") -> list[Unit]:
     found = []
     for place, token in enumerate(tokens):
         for piece in _PIECE.findall(token.lower().replace("’", "'")):
-            found.append(Unit(_SIGNS.get(piece, piece), place, place + 1))
+            found.append(WordUnit(_SIGNS.get(piece, piece), place, place + 1))
     return [_plain(unit) for unit in _with_numbers(found, lang)]
 
 
-def join_units(own: Sequence[Unit], other: Sequence[Unit], borders: Sequence[int] = ()) -> list[Unit]:
+def join_units(own: Sequence[WordUnit], other: Sequence[WordUnit], borders: Sequence[int] = ()) -> list[WordUnit]:
     """Return units of which neighbours are joined where that gives a unit of the other wording.
 
     No join is made over one of the ``borders``, places of tokens: a slot and what is beside it stay apart.
@@ -76,13 +76,13 @@ def join_units(own: Sequence[Unit], other: Sequence[Unit], borders: Sequence[int
     """
     wanted = [unit.form for unit in other if len(unit.form) > 1]
     there = set(wanted)
-    made: list[Unit] = []
+    made: list[WordUnit] = []
     place = 0
     while place < len(own):
         size = next((n for n in _sizes(own, place, borders) if _joined(own[place : place + n], wanted, there)), 1)
         part = own[place : place + size]
         form = part[0].form if size == 1 else _form(part)
-        made.append(Unit(form, part[0].start, part[-1].end))
+        made.append(WordUnit(form, part[0].start, part[-1].end))
         place += size
     return made
 
@@ -133,7 +133,7 @@ def _hundreds(digits: str) -> str:
     return digits[:-2] if len(digits) in (3, 4) and digits.endswith("00") else digits
 
 
-def _plain(unit: Unit) -> Unit:
+def _plain(unit: WordUnit) -> WordUnit:
     number = number_form(unit.form)
     if number is not None:
         return unit._replace(form=number)
@@ -153,7 +153,7 @@ class _Word(NamedTuple):
         return not self.word.isalpha()
 
 
-def _with_numbers(units: list[Unit], lang: str) -> list[Unit]:
+def _with_numbers(units: list[WordUnit], lang: str) -> list[WordUnit]:
     """Return the units with their number words as digits."""
     if lang not in NUMBER_LANGUAGES or not units:
         return units
@@ -165,7 +165,7 @@ def _with_numbers(units: list[Unit], lang: str) -> list[Unit]:
     for found in find_numbers([_Word(unit.form) for unit in units], lang, 0):
         # "and" and "point" are inside a number only.
         made += units[after : found.start]
-        made.append(Unit(found.text, units[found.start].start, units[found.end - 1].end))
+        made.append(WordUnit(found.text, units[found.start].start, units[found.end - 1].end))
         after = found.end
     made += units[after:]
     return [
@@ -174,19 +174,19 @@ def _with_numbers(units: list[Unit], lang: str) -> list[Unit]:
     ]
 
 
-def _beside_number(units: Sequence[Unit], place: int) -> bool:
+def _beside_number(units: Sequence[WordUnit], place: int) -> bool:
     beside = [units[n] for n in (place - 1, place + 1) if 0 <= n < len(units)]
     return any(unit.is_number for unit in beside)
 
 
-def _sizes(own: Sequence[Unit], place: int, borders: Sequence[int]) -> range | list[int]:
+def _sizes(own: Sequence[WordUnit], place: int, borders: Sequence[int]) -> range | list[int]:
     """Return the numbers of units that may be joined from a place on, most first."""
     last = min(len(own), place + _MOST_JOINED)
     end = next((n for n in range(place + 1, last) if own[n].start in borders), last)
     return range(end - place, 1, -1)
 
 
-def _joined(part: Sequence[Unit], wanted: Sequence[str], there: set[str]) -> bool:
+def _joined(part: Sequence[WordUnit], wanted: Sequence[str], there: set[str]) -> bool:
     form = _form(part)
     if form in there:
         return True
@@ -201,5 +201,5 @@ def _joined(part: Sequence[Unit], wanted: Sequence[str], there: set[str]) -> boo
     return best > each + _BETTER
 
 
-def _form(part: Sequence[Unit]) -> str:
+def _form(part: Sequence[WordUnit]) -> str:
     return "".join(unit.form for unit in part)

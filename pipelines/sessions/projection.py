@@ -27,10 +27,10 @@ from gristmill.actors.sessions.outcomes import (
     READ_SO,
     READING,
     UTTERANCE,
-    Keys,
     Outcomes,
     OutcomeSettings,
     PooledFriction,
+    TurnKeys,
     train_outcomes,
 )
 from gristmill.actors.sessions.pair_models import (
@@ -54,10 +54,10 @@ from gristmill.actors.sessions.projecting import (
     AgreementSettings,
     Project,
     ProjectSettings,
-    Readings,
-    ReadingsSettings,
     Rephrases,
     RephraseSettings,
+    UtteranceReadings,
+    UtteranceReadingsSettings,
 )
 from gristmill.models.measures.significance import Ratio
 from gristmill.models.sessions.pairs import WindowSettings
@@ -160,7 +160,7 @@ def friction_parts(
     followed = run.step(merge(f"followed{suffix}", dealt, *stages))
     job = TrainJob(f"friction_model{suffix}", train_friction, settings.friction, {"turns": followed}, stepwise=False)
     fails = run.train(job)
-    alone = run.step(Step(f"turns_alone{suffix}", (Friction.stage(model=fails.ref), Keys.stage()), followed))
+    alone = run.step(Step(f"turns_alone{suffix}", (Friction.stage(model=fails.ref), TurnKeys.stage()), followed))
 
     # What became of the same reading in other turns, joined to each turn.
     counted = [field.name for field in COUNTED]
@@ -188,14 +188,16 @@ def projection_parts(
         Paraphrase.stage(ParaphraseSettings(lang=settings.paraphrase.lang), model=made.paraphrase_model.ref),
         Rephrases.stage(settings.rephrases),
         Project.stage(settings.project),
-        Keys.stage(),
+        TurnKeys.stage(),
     )
     projected = run.step(Step(f"projected{suffix}", stages, pairs))
 
     # How often each utterance was read and understood, joined to the projections onto it.
     outcome = ["succeeded", "friction", *(["failed"] if truth else [])]
     read = run.step(deal(f"turns_by_utterance{suffix}", made.turns, [UTTERANCE.name], outcome))
-    readings = run.step(merge(f"readings{suffix}", read, Readings.stage(ReadingsSettings(truth=truth))))
+    readings = run.step(
+        merge(f"readings{suffix}", read, UtteranceReadings.stage(UtteranceReadingsSettings(truth=truth)))
+    )
     own = ["session", "user", "lang", "tokens", "next_domain", "next_intent", "projected_slots", "confidence"]
     own += [name for name in TRUTH if truth and name.startswith("true_")]
     onto = run.step(deal(f"projected_by_utterance{suffix}", projected, [UTTERANCE.name], [*own, UTTERANCE.name]))

@@ -60,3 +60,16 @@ def test_what_is_not_there_is_one_sentence(tmp_path: Path, name: str, said: str)
     (tmp_path / "a.txt").write_text("hello\n")
     with pytest.raises(UserError, match=said):
         listed(tmp_path / name)
+
+
+def test_lines_of_a_table_are_objects_with_the_names_of_its_header(tmp_path: Path) -> None:
+    path = tmp_path / "a.tsv"
+    path.write_bytes(b'question\trewrite\nwho?\t"who won"\nx\nwhen?\t\n\xff\tb\n')
+    rows = listed(path, required=["question"])
+    assert [json.loads(row["raw"]) for row in rows if row["raw"]] == [
+        {"question": "who?", "rewrite": '"who won"'},
+        {"question": "when?", "rewrite": None},
+    ]
+    assert [row["problem"] is not None for row in rows] == [False, True, False, True]
+    with pytest.raises(UserError, match=r"none of the files|expected it"):
+        listed(path, required=["session"])
