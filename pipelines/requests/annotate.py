@@ -145,7 +145,7 @@ def _best(text: str, readings: Sequence[Mapping[str, Any]], best: int) -> Annota
 
 
 def _ranked(found: Finished, system: str | None) -> RequestReader:
-    """Return the domain models of a run of re-ranking with the re-rankers of a system, or those of a run of sessions."""
+    """Return the domain models of a run of rerank, with the re-rankers of a system, or those of a run of sessions."""
     name, said = chosen(found, system)
     trained = DOMAIN_MODELS if name in _ALL else f"{DOMAIN_MODELS}_{name}"
     models = _of_first_seed(found, trained, left_out=None)
