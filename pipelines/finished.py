@@ -27,6 +27,7 @@ _USES: dict[str, tuple[str, str, tuple[str, ...] | None]] = {
     "distill": ("transcribe", "AUDIO", None),
     "rerank": ("annotate", "REQUESTS.txt", ("R0", "R1", "R2", "R3")),
     "expand": ("annotate", "REQUESTS.txt", ("seeds", "self", "fused_seeds", "fused")),
+    "sessions": ("annotate", "REQUESTS.txt", ("base", "successes", "projected")),
     "personalise": ("transcribe", "AUDIO --words NAMES.txt", ("joint",)),
     "bootstrap_lm": ("score", "TEXTS.txt", ("in_domain", "combined")),
 }

@@ -37,6 +37,14 @@ class FoldSettings(Settings):
     """Share of the texts in the test part."""
 
 
+def fold_of(name: str, settings: FoldSettings, draw: Callable[[str], np.random.Generator]) -> int:
+    """Return the fold that is drawn by a name: of a text, or of a group that is to be in one fold."""
+    drawn = draw(name)
+    # The fold is drawn first, so that a change of the test share moves no text between folds.
+    fold = int(drawn.integers(settings.folds))
+    return TEST if drawn.random() < settings.test_share else fold
+
+
 class Folds(Actor):
     """Adds ``fold``: -1 for the test part, 0 to ``folds`` - 1, uniformly, for the others.
 
@@ -69,10 +77,7 @@ class Folds(Actor):
         return batch.append_column(FOLD, pa.array(folds, FOLD.type))
 
     def _drawn(self, text: str) -> int:
-        draw = self._rng(normalised(text))
-        # The fold is drawn first, so that a change of the test share moves no text between folds.
-        fold = int(draw.integers(self.settings.folds))
-        return TEST if draw.random() < self.settings.test_share else fold
+        return fold_of(normalised(text), self.settings, self._rng)
 
 
 class SmallDomainSettings(Settings):

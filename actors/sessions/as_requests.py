@@ -13,6 +13,7 @@ from gristmill.shards.stage import Actor, BatchLimits
 
 NOT_LATER = "of the sessions that are learnt from"
 IS_LATER = "of the later sessions"
+TRAINED_ON = "of the requests that models are trained on"
 NO_SUCCESS = "not known to have succeeded"
 TRAINED_FOLD = 0  # of requests that are trained on without folds
 
@@ -37,6 +38,20 @@ class Period(Actor):
         reason = NOT_LATER if self.settings.later else IS_LATER
         taken = [value == self.settings.later for value in batch["later"].to_pylist()]
         return batch.append_column("reject_reason", pa.array([None if one else reason for one in taken], pa.string()))
+
+
+class TestRequests(Actor):
+    """Takes the annotated requests of the test part, and rejects those that models are trained on."""
+
+    __test__ = False  # not a pytest class
+    name = "test_requests"
+    columns = ("fold",)
+    batch = BatchLimits(rows=4096)
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Return the batch with ``reject_reason``."""
+        reasons = [None if fold == TEST else TRAINED_ON for fold in batch["fold"].to_pylist()]
+        return batch.append_column("reject_reason", pa.array(reasons, pa.string()))
 
 
 class TrueRequests(Actor):

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from gristmill.models.measures.semer import slot_value
-from gristmill.shards import canonical
+from gristmill.models.sessions.interpretations import interpretations
 from gristmill.shards.reducers import Reducer
 from gristmill.shards.schema import TRUTH_FIELDS, TURN_FIELDS
 from gristmill.shards.stage import Actor, BatchLimits
@@ -25,22 +24,11 @@ UTTERANCES = pa.field("utterances", pa.list_(UTTERANCE))
 _SCORES = ("domain_logprob", "intent_logprob", "slots_logprob")
 
 
-def meaning_of(domain: str | None, intent: str | None, slots: Sequence[Mapping[str, Any]]) -> str:
-    """Return what is equal of interpretations that mean the same: their domain, intent, and slots in any order.
-
-    Example:
-        >>> meaning_of("music", "play", [{"name": "title", "value": "Blue River"}])
-        '["music","play",[["title","blue river"]]]'
-    """
-    pairs = sorted([slot["name"], slot_value(slot["value"])] for slot in slots)
-    return canonical.dumps([domain, intent, pairs]).decode().strip()
-
-
 class AsUtterance(Actor):
     """Makes an utterance of the bank of an annotated request and the readings of it (``hypotheses``, best first).
 
     The reading of the recogniser is the first, its ``score`` the product of the three probabilities. It has failed
-    where it does not mean what the ``meaning`` of the request says.
+    where its interpretation is not the ``meaning`` of the request.
     """
 
     name = "utterance"
@@ -60,22 +48,21 @@ class AsUtterance(Actor):
         for field in self.adds:
             columns[field.name] = pa.array([row.get(field.name) for row in made], field.type)
         columns["asr_text"] = heard
+        columns["failed"] = pc.not_equal(interpretations(pa.table(columns)), batch["meaning"])
         return pa.table(columns)
 
 
 def _read(row: Mapping[str, Any]) -> dict[str, Any]:
     truth = {"true_domain": row["domain"], "true_intent": row["intent"], "true_slots": row["slots"]}
     if not row["hypotheses"]:
-        return {**truth, "slots": [], "failed": True}
+        return {**truth, "slots": []}
     best, *others = row["hypotheses"]
-    meant = meaning_of(best["domain"], best["intent"], best["slots"])
     return {
         **{name: best[name] for name in ("domain", "intent", "slots")},
         "score": _score(best),
         # Errors are of the truth, which nothing that learns from sessions may read.
         "alternatives": [one | {"errors": None, "correct": None} for one in others],
         **truth,
-        "failed": meant != row["meaning"],
     }
 
 
@@ -96,9 +83,3 @@ class Wordings(Reducer):
     def group(self, name: str, tables: Iterator[pa.Table]) -> Iterator[dict[str, Any]]:
         """Yield the meaning's row."""
         yield {"meaning": name, "utterances": [row for table in tables for row in table.to_pylist()]}
-
-
-def goal_of(meaning: str) -> tuple[str, str]:
-    """Return the domain and the intent of a meaning."""
-    domain, intent, _ = json.loads(meaning)
-    return domain or "", intent or ""

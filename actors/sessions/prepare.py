@@ -5,23 +5,22 @@ from __future__ import annotations
 import pyarrow as pa
 
 from gristmill.actors.nlu.folds import FOLD, TEST
-from gristmill.actors.sessions.bank import MEANING, meaning_of
+from gristmill.actors.sessions.bank import MEANING
+from gristmill.models.sessions.interpretations import interpretations
 from gristmill.shards.stage import Actor, BatchLimits
 
 
 class NameMeaning(Actor):
-    """Adds the ``meaning`` of annotated requests."""
+    """Adds the ``meaning`` of annotated requests: their interpretation (``models/sessions/interpretations.py``)."""
 
     name = "meaning"
-    columns = ("domain", "intent", "slots")
+    columns = ("text", "domain", "intent", "slots")
     adds = (MEANING,)
     batch = BatchLimits(rows=4096)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Return the batch with ``meaning``."""
-        rows = batch.select(list(self.columns)).to_pylist()
-        found = [meaning_of(row["domain"], row["intent"], row["slots"] or []) for row in rows]
-        return batch.append_column(MEANING, pa.array(found, MEANING.type))
+        return batch.append_column(MEANING, interpretations(batch))
 
 
 class AsTest(Actor):

@@ -12,12 +12,13 @@ from typing import Any
 import pyarrow as pa
 
 from gristmill.actors.nlu.annotation import split
-from gristmill.actors.sessions.bank import MEANING, meaning_of
+from gristmill.actors.sessions.bank import MEANING
 from gristmill.actors.sessions.parse_turn import located
 from gristmill.actors.sources.objects import OBJECTS
 from gristmill.actors.sources.reading import read_json
 from gristmill.models.measures.wer import DELETED, INSERTED, align
 from gristmill.models.normalise import normalise
+from gristmill.models.sessions.interpretations import interpretation
 from gristmill.shards.errors import RejectRecord
 from gristmill.shards.schema import HYPOTHESES_FIELDS, REQUEST_FIELDS, TURN_FIELDS
 from gristmill.shards.settings import Settings
@@ -95,7 +96,7 @@ class ParseRecording(Actor):
             "lang": "en",
             "label_source": "gold",
             "asr_text": heard,
-            "meaning": meaning_of(domain, intent, slots),
+            "meaning": interpretation(domain, intent, slots),
         }
         if self.settings.system is None:
             return made

@@ -14,8 +14,8 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
-from gristmill.actors.sessions.bank import SAID, TRUE, UTTERANCES, goal_of
-from gristmill.shards.dataset import open_sealed
+from gristmill.actors.sessions.bank import SAID, TRUE, UTTERANCES
+from gristmill.shards.dataset import SealedSet, open_sealed
 from gristmill.shards.errors import UserError
 from gristmill.shards.random import RecordRandom
 from gristmill.shards.schema import PARENT_ID, TRUTH_FIELDS, TURN_FIELDS
@@ -95,7 +95,7 @@ class Simulate(Actor):
             raise UserError(f"simulation: {bank} has no utterance; expected wordings of some meanings")
         self._meanings = [row["meaning"] for row in rows]
         self._said = [row[UTTERANCES.name] for row in rows]
-        goals = [goal_of(meaning) for meaning in self._meanings]
+        goals = [goal_of(said[0]) for said in self._said]
         # Popular meanings are no matter of their names.
         draw = RecordRandom(0, "traffic")
         self._order = sorted(range(len(rows)), key=lambda place: draw(self._meanings[place]).random())
@@ -167,6 +167,17 @@ class Simulate(Actor):
                     yield SaidAs(other, self._said[other][int(rng.integers(len(self._said[other])))]), "poison", True
                     break
                 role = "rephrase"
+
+
+def goal_of(utterance: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the true goal of an utterance of the bank: its domain and intent."""
+    return utterance["true_domain"] or "", utterance["true_intent"] or ""
+
+
+def planted_in(bank: SealedSet, count: int) -> list[tuple[tuple[str, str], tuple[str, str]]]:
+    """Return the pairs of goals that are planted in sessions of a bank; see :func:`planted`."""
+    rows = (row for table in bank.tables([UTTERANCES.name]) for row in table[UTTERANCES.name].to_pylist())
+    return planted(sorted({goal_of(said[0]) for said in rows}), count)
 
 
 def planted(goals: Sequence[tuple[str, str]], count: int) -> list[tuple[tuple[str, str], tuple[str, str]]]:

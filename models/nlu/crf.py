@@ -133,6 +133,14 @@ class Tagger:
         tags = self._tagger.tag()
         return tags, self._log(self._tagger.probability(tags))
 
+    def with_marginals(self, length: int, items: pycrfsuite.ItemSequence) -> tuple[list[str], list[float]]:
+        """Return the likeliest tag sequence of a request, and the probability of each tag at its place."""
+        if self._tagger is None or not length:
+            return [OUTSIDE] * length, [1.0] * length
+        self._tagger.set(items)
+        tags = self._tagger.tag()
+        return tags, [self._tagger.marginal(tag, place) for place, tag in enumerate(tags)]
+
     def logprob(self, items: pycrfsuite.ItemSequence, tags: Sequence[str]) -> float:
         """Return the log-probability of a tag sequence, all tags among :attr:`labels`."""
         if self._tagger is None:

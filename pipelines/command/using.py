@@ -188,7 +188,9 @@ def score(
 
 
 def annotate(
-    out: Annotated[str, typer.Argument(metavar="OUT", help="The output of a run of the recipe rerank or expand.")],
+    out: Annotated[
+        str, typer.Argument(metavar="OUT", help="The output of a run of the recipe rerank, expand or sessions.")
+    ],
     requests: Annotated[
         list[str] | None,
         typer.Argument(

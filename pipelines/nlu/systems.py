@@ -34,6 +34,7 @@ from gristmill.shards.settings import PositiveRange, Settings
 from gristmill.shards.stage import Resources
 
 Requests = SealedSet | Sequence[SealedSet]
+DOMAIN_MODELS = "domain_models"  # the training of domain models
 ALONE = "_no_context"  # suffix of a system on the three scores only
 _ROUNDS: tuple[tuple[Loss, ...], ...] = (("R1", "R2"), ("R3",))  # of trainings of weights
 
@@ -87,7 +88,12 @@ class DomainSettings(Settings):
 
 
 def train_domains(
-    run: Run, given: DomainSettings, splits: Mapping[int, Requests], domains: Sequence[str], folds: int
+    run: Run,
+    given: DomainSettings,
+    splits: Mapping[int, Requests],
+    domains: Sequence[str],
+    folds: int,
+    name: str = DOMAIN_MODELS,
 ) -> dict[int, dict[int, dict[str, Artifact]]]:
     """Return the domains' models by seed and fold: of all training data (-1), and without each fold.
 
@@ -95,14 +101,14 @@ def train_domains(
     """
     return {
         seed: {
-            fold: {domain: run.train(_domain_job(given, split, domain, fold, seed)) for domain in domains}
+            fold: {domain: run.train(_domain_job(given, split, domain, fold, seed, name)) for domain in domains}
             for fold in (-1, *range(folds))
         }
         for seed, split in splits.items()
     }
 
 
-def _domain_job(given: DomainSettings, split: Requests, domain: str, fold: int, seed: int) -> TrainJob:
+def _domain_job(given: DomainSettings, split: Requests, domain: str, fold: int, seed: int, name: str) -> TrainJob:
     draw = RecordRandom(0, "domains")(domain)
     negatives, c = (float(np.exp(draw.uniform(*np.log(ends)))) for ends in (given.negatives, given.c))
     drawn = {"negatives": negatives} | ({"domain_c": c, "intent_c": c} if given.family == "linear" else {})
@@ -118,7 +124,7 @@ def _domain_job(given: DomainSettings, split: Requests, domain: str, fold: int, 
         device="cuda" if given.gpus else "cpu",
     )
     return TrainJob(
-        "domain_models",
+        name,
         loop=domain_trainer.train,
         settings=training,
         inputs={"data": split},

@@ -63,6 +63,7 @@ def to_json(report: Report, page: bytes = b"") -> bytes:
         "curves": [point.to_json() for point in report.curves],
         "examples": [example.to_json() for example in report.examples],
         "spectrograms": [one.to_json() for one in report.spectrograms],
+        **({"pictures": [one.to_json() for one in report.pictures]} if report.pictures else {}),
         "notes": report.notes,
     }
     document = _plain(document)

@@ -8,6 +8,7 @@ from gristmill.pipelines.report.model_sections import (
     curves_section,
     examples_section,
     filters_section,
+    pictures_section,
     reliability_section,
     spectrograms_section,
 )
@@ -35,6 +36,7 @@ def to_html(report: Report) -> str:
         ("grids", "Sweep", grids_section(report)),
         ("training", "Training", curves_section(report)),
         ("spectrograms", "Spectrograms", spectrograms_section(report)),
+        ("pictures", "Pictures", pictures_section(report)),
         ("filters", "Kept and dropped by filters", filters_section(report)),
         ("examples", "Examples", examples_section(report)),
         ("data", "Data", measured_section(report)),

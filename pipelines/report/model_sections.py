@@ -132,6 +132,15 @@ def spectrograms_section(report: Report) -> str:
     )
 
 
+def pictures_section(report: Report) -> str:
+    """Show drawings."""
+    made = ""
+    for one in report.pictures:
+        caption = f"<figcaption>{escape(one.caption)}</figcaption>" if one.caption else ""
+        made += f'<figure><h3>{escape(one.title)}</h3><div class="wide">{one.svg}</div>{caption}</figure>'
+    return made
+
+
 def examples_section(report: Report) -> str:
     """Show a few records of the test sets: their audio, if there is any, and what each system made of them."""
     players = {(one.id, one.test_set): _player(one.audio) for one in report.examples if one.audio is not None}

@@ -89,6 +89,19 @@ class Spectrogram:
 
 
 @dataclass(frozen=True)
+class Picture:
+    """A drawing for the page, as SVG without scripts; the JSON has only its title."""
+
+    title: str
+    svg: str
+    caption: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return its words as JSON values."""
+        return {"title": self.title, "caption": self.caption}
+
+
+@dataclass(frozen=True)
 class Axis:
     """One axis of a grid: the setting that it varies, its label on the page, and its symbol in sentences."""
 
@@ -285,6 +298,7 @@ class Report:
     curves: Sequence[CurvePoint] = ()
     explained: Mapping[str, str] = field(default_factory=dict)  # a sentence on a value of the curves, by its name
     spectrograms: Sequence[Spectrogram] = ()
+    pictures: Sequence[Picture] = ()
     grids: Sequence[Grid] = ()
     reliability: Reliability = Reliability()
     filters: Sequence[FilterFlow] = ()

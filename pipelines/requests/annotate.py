@@ -22,6 +22,7 @@ from gristmill.actors.nlu.rerank import Rerank, artifacts_of, read_weights
 from gristmill.models.nlu.domain import Slot
 from gristmill.pipelines.finished import Finished, chosen, open_finished
 from gristmill.pipelines.inline import Inline, in_batches, lost, one_by_one
+from gristmill.pipelines.nlu.systems import DOMAIN_MODELS
 from gristmill.pipelines.requests.context import contexts, type_of, whole
 from gristmill.pipelines.requests.function_models import function_reader
 from gristmill.pipelines.requests.reading import RankedReadings, RequestReader
@@ -33,7 +34,8 @@ from gristmill.shards.schema import SLOT
 Request = str | Mapping[str, Any] | None  # a text, or one with its context
 
 NO_TEXT = "no text"  # the problem of a blank request
-_UNWEIGHTED = "R0"
+_WEIGHTED = ("R1", "R2", "R3")  # systems with re-rankers
+_ALL = (*_WEIGHTED, "R0", "base")  # systems of the domain models of annotated requests; others have their own
 _MARKS = " .?!…。？！।؟"  # at the end of a request that is written; those that models are trained on have none
 
 
@@ -143,14 +145,16 @@ def _best(text: str, readings: Sequence[Mapping[str, Any]], best: int) -> Annota
 
 
 def _ranked(found: Finished, system: str | None) -> RequestReader:
-    """Return the domain models of a run of re-ranking, with the re-rankers of a system."""
+    """Return the domain models of a run of rerank, with the re-rankers of a system, or those of a run of sessions."""
     name, said = chosen(found, system)
-    models = _of_first_seed(found, "domain_models", left_out=None)
+    trained = DOMAIN_MODELS if name in _ALL else f"{DOMAIN_MODELS}_{name}"
+    models = _of_first_seed(found, trained, left_out=None)
     if not models:
         raise UserError(
-            f"{found.out}: the recipe {found.recipe} trained no domain models; expected that of rerank or expand"
+            f"{found.out}: the recipe {found.recipe} trained no domain models; expected that of rerank, expand or "
+            "sessions"
         )
-    weights = {} if name == _UNWEIGHTED else _of_first_seed(found, "weights", loss=name, context=_context(found))
+    weights = _of_first_seed(found, "weights", loss=name, context=_context(found)) if name in _WEIGHTED else {}
     context = contexts([read_weights(one.url, domain) for domain, one in weights.items()])
     lists = ListSettings.model_validate(found.report["recipe"].get("lists", {}))
     refs: Any = readers({TEST: models})

@@ -2,7 +2,8 @@
 
 Falke et al., "Leveraging User Paraphrasing Behavior In Dialog Systems To Automatically Collect Annotations For
 Long-Tail Utterances" (COLING 2020, industry track). The tail are the later turns that the recogniser of the logs reads
-wrongly; the head are those that it reads rightly, of which nothing is to be lost.
+wrongly, ``kept`` those that it reads rightly. As both are chosen by its errors, it can only win there or lose; so the
+head is a test of its own: annotated requests that no model is trained on.
 """
 
 from __future__ import annotations
@@ -12,13 +13,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from gristmill.actors.nlu.folds import TEST
 from gristmill.actors.nlu.hypotheses import Hypotheses, ListSettings, readers
-from gristmill.actors.sessions.as_requests import Period, PeriodSettings, Successes, TrueRequests
+from gristmill.actors.sessions.as_requests import Period, PeriodSettings, Successes, TestRequests, TrueRequests
 from gristmill.models.measures.significance import paired_change, wer_interval
-from gristmill.pipelines.nlu.systems import DomainSettings, train_domains
+from gristmill.pipelines.nlu.systems import DOMAIN_MODELS, DomainSettings, train_domains
 from gristmill.pipelines.record_scores import RecordScores
 from gristmill.pipelines.report.measures import SEMER
 from gristmill.pipelines.report.report import MetricRow
@@ -27,7 +27,7 @@ from gristmill.shards.artifact import Artifact
 from gristmill.shards.dataset import SealedSet
 from gristmill.shards.step import Step
 
-TESTS = ("tail", "unheard", "head")
+TESTS = ("tail", "unheard", "kept", "head")
 BASE = "base"
 Models = Mapping[str, Artifact]  # of the domains, by name
 Scored = Mapping[str, Mapping[str, Mapping[int, RecordScores]]]  # by system, test set and seed
@@ -35,17 +35,30 @@ Scored = Mapping[str, Mapping[str, Mapping[int, RecordScores]]]  # by system, te
 
 @dataclass(frozen=True)
 class Periods:
-    """Turns of simulated sessions: those that are learnt from, and later ones as the requests that they truly are."""
+    """Turns of simulated sessions: those that are learnt from, later ones, and these as the requests that they are."""
 
     learnt: SealedSet
-    later: SealedSet
+    after: SealedSet
+    later: SealedSet  # requests: true, of the turns ``after``
+
+
+@dataclass(frozen=True)
+class TestReadings:
+    """What the models of a system read in the tests."""
+
+    __test__ = False  # not a pytest class
+
+    later: SealedSet | None  # None: of a user's own sessions, of which nothing is known to be true
+    head: SealedSet
 
 
 def divide(run: Run, turns: SealedSet, suffix: str = "") -> Periods:
     """Divide simulated turns by their time."""
-    learnt = Step(f"learnt{suffix}", (Period.stage(PeriodSettings(later=False)),), turns)
-    later = Step(f"later{suffix}", (Period.stage(PeriodSettings(later=True)), TrueRequests.stage()), turns)
-    return Periods(run.step(learnt), run.step(later))
+    learnt, after = (
+        run.step(Step(f"{name}{suffix}", (Period.stage(PeriodSettings(later=later)),), turns))
+        for name, later in (("learnt", False), ("after", True))
+    )
+    return Periods(learnt, after, run.step(Step(f"later{suffix}", (TrueRequests.stage(),), after)))
 
 
 def successes(run: Run, turns: SealedSet, suffix: str = "") -> SealedSet:
@@ -54,48 +67,72 @@ def successes(run: Run, turns: SealedSet, suffix: str = "") -> SealedSet:
 
 
 def retrain(
-    run: Run, given: DomainSettings, annotated: SealedSet, added: SealedSet, domains: Sequence[str], seed: int
+    run: Run,
+    system: str,
+    given: DomainSettings,
+    annotated: SealedSet,
+    added: SealedSet,
+    domains: Sequence[str],
+    seed: int,
 ) -> Models:
     """Return the domains' models of annotated requests and of those that are ``added``, trained on alike."""
-    return train_domains(run, given, {seed: (annotated, added)}, domains, 0)[seed][TEST]
+    name = f"{DOMAIN_MODELS}_{system}"
+    return train_domains(run, given, {seed: (annotated, added)}, domains, 0, name)[seed][TEST]
 
 
-def read_later(run: Run, system: str, models: Models, later: SealedSet, suffix: str = "") -> SealedSet:
-    """Return how the models of a system read later turns: the best reading, and its errors."""
+def head_of(run: Run, annotated: SealedSet, suffix: str = "") -> SealedSet:
+    """Return the test part of annotated requests."""
+    return run.step(Step(f"head{suffix}", (TestRequests.stage(),), annotated))
+
+
+def read_tests(
+    run: Run, system: str, models: Models, later: SealedSet | None, head: SealedSet, suffix: str = ""
+) -> TestReadings:
+    """Return how the models of a system read later turns and the head: the best reading, and its errors."""
     refs: Any = readers({TEST: models})
     stage = Hypotheses.stage(ListSettings(n=1, intents=1), **refs)
-    return run.step(Step(f"read_{system}{suffix}", (stage,), later))
+
+    def read(name: str, data: SealedSet) -> SealedSet:
+        return run.step(Step(f"{name}_{system}{suffix}", (stage,), data))
+
+    return TestReadings(None if later is None else read("later", later), read("head", head))
 
 
-def score_later(read: Mapping[str, SealedSet], heard: SealedSet) -> dict[str, dict[str, RecordScores]]:
-    """Return the errors of each system on the later turns, by test set (``TESTS``).
+def score_tests(read: Mapping[str, TestReadings], learnt: SealedSet) -> dict[str, dict[str, RecordScores]]:
+    """Return the errors of each system by test set (``TESTS``).
 
-    ``heard`` are the turns that were learnt from: what is ``unheard`` are words of the tail that no one said there.
-    Turns of one meaning are a block of the bootstrap: they are no independent evidence.
+    ``learnt`` are the turns that were learnt from: ``unheard`` are those of the tail in words that no one said there.
+    Turns of one meaning are a block of the bootstrap, as they are no independent evidence.
     """
-    said = {text for table in heard.tables(["asr_text"]) for text in table["asr_text"].to_pylist()}
+    said = {text for table in learnt.tables(["asr_text"]) for text in table["asr_text"].to_pylist()}
     found: dict[str, dict[str, RecordScores]] = {}
     for system, made in read.items():
-        columns = ["id", "text", "failed", "meaning", "reference_length", "hypotheses"]
-        table = pa.concat_tables(made.tables(columns))
-        rows = table.to_pylist()
-        wrong = np.array(
-            [row["hypotheses"][0]["errors"] if row["hypotheses"] else row["reference_length"] for row in rows]
-        )
-        lengths = np.array([row["reference_length"] for row in rows])
-        failed = np.array([row["failed"] for row in rows], bool)
-        new = np.array([row["text"] not in said for row in rows], bool)
-        parts = {"tail": failed, "unheard": failed & new, "head": ~failed}
-        found[system] = {
-            name: RecordScores(
-                wrong[own],
-                lengths[own],
-                tuple(rows[place]["meaning"] for place in np.flatnonzero(own)),
-                tuple(rows[place]["id"] for place in np.flatnonzero(own)),
-            )
-            for name, own in parts.items()
-        }
+        parts = {}
+        if made.later is not None:
+            later = _rows(made.later, "failed", "meaning")
+            failed = [row for row in later if row["failed"]]
+            parts = {
+                "tail": failed,
+                "unheard": [row for row in failed if row["text"] not in said],
+                "kept": [row for row in later if not row["failed"]],
+            }
+        parts["head"] = [row | {"meaning": row["id"]} for row in _rows(made.head)]
+        found[system] = {name: _scores(rows) for name, rows in parts.items()}
     return found
+
+
+def _rows(made: SealedSet, *more: str) -> list[dict[str, Any]]:
+    columns = ["id", "text", "reference_length", "hypotheses", *more]
+    return [row for table in made.tables(columns) for row in table.to_pylist()]
+
+
+def _scores(rows: Sequence[Mapping[str, Any]]) -> RecordScores:
+    return RecordScores(
+        np.array([_errors(row) for row in rows], np.int64),
+        np.array([row["reference_length"] for row in rows], np.int64),
+        tuple(row["meaning"] for row in rows),
+        tuple(row["id"] for row in rows),
+    )
 
 
 def _errors(row: Mapping[str, Any]) -> int:
@@ -104,7 +141,7 @@ def _errors(row: Mapping[str, Any]) -> int:
 
 
 def pooled(runs: Mapping[int, RecordScores]) -> dict[int, RecordScores]:
-    """Return the records of all seeds as one run: each seed has sessions of its own, and its meanings are its blocks."""
+    """Return the records of all seeds as one run: each seed has its own sessions, and its meanings are its blocks."""
     parts = [(seed, one) for seed, one in sorted(runs.items())]
     whole = RecordScores(
         np.concatenate([one.errors for _, one in parts]),

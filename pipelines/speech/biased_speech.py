@@ -162,7 +162,10 @@ def _lines(one: TextPlace) -> Iterator[str]:
     for number, line in enumerate(all_lines(one.place), start=1):
         text = line.decode("utf-8", "replace").strip()
         if is_json and text:
-            row = read_json(text)
+            try:
+                row = read_json(text)
+            except (ValueError, RecursionError):
+                raise UserError(f"speech.texts: {one.place}: line {number} is no JSON; expected an object") from None
             found = row.get(one.field) if isinstance(row, dict) else None
             if not isinstance(found, str):
                 raise UserError(f"speech.texts: {one.place}: line {number} has no text in {one.field!r}")

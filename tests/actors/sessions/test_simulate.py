@@ -10,9 +10,9 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from gristmill.actors.sessions.bank import UTTERANCES, goal_of, meaning_of
+from gristmill.actors.sessions.bank import UTTERANCES
 from gristmill.actors.sessions.recordings import NO_ANSWER, AnswerSettings, ParseRecording
-from gristmill.actors.sessions.simulate import Simulate, SimulationSettings, planted
+from gristmill.actors.sessions.simulate import Simulate, SimulationSettings, goal_of, planted
 from gristmill.cluster.inprocess import InProcessRunner
 from gristmill.pipelines.run import Run
 from gristmill.shards.dataset import SealedSet
@@ -36,7 +36,7 @@ def bank(tmp_path: Path, rows: list[dict[str, Any]] | None = None) -> SealedSet:
         rows = [
             {
                 "id": domain,
-                "meaning": meaning_of(domain, "do", []),
+                "meaning": f"{domain}/do()",
                 "utterances": [utterance(domain, n, n == 0) for n in range(4)],
             }
             for domain in GOALS
@@ -87,7 +87,7 @@ def test_planted_goals_follow_each_other(tmp_path: Path) -> None:
     ((first, second),) = planted(sorted((goal, "do") for goal in GOALS), 1)
     follows = [row for row in rows if row["role"] == "follow_up"]
     assert len(follows) > 20
-    assert {goal_of(row["meaning"]) for row in follows} == {second} != {first}
+    assert {goal_of(row) for row in follows} == {second} != {first}
 
 
 def test_outcomes_are_known_of_a_share_and_mostly_true(tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_a_recording_is_a_request_as_it_was_heard() -> None:
     batch = pa.table({"id": ["r"], "raw": [raw], "problem": pa.array([None], pa.string())})
     (row,) = ParseRecording(AnswerSettings())(batch).to_pylist()
     assert row["slots"] == [{"name": "time", "value": "5 am", "start": 4, "end": 6}]
-    assert row["meaning"] == '["alarm","alarm_set",[["time","five am"]]]'
+    assert row["meaning"] == "alarm/alarm_set(time=five am)"
     assert "hypotheses" not in row
     (row,) = ParseRecording(AnswerSettings(system="one"))(batch).to_pylist()
     assert row["hypotheses"][0]["intent"] == "alarm_query"
