@@ -222,7 +222,7 @@ def _means(rows: Iterable[MetricRow]) -> list[MetricRow]:
 
 def _tables(learnt: Sequence[Learnt]) -> list[NumberTable]:
     first = learnt[0]
-    return [_funnel(first), *_labels(first), _rewritten(first), _following(first)]
+    return [_funnel(first), *_labels(first), _rewritten(first), _following(first), _unknown(first)]
 
 
 def _funnel(made: Learnt) -> NumberTable:
@@ -291,3 +291,17 @@ def _following(made: Learnt) -> NumberTable:
         for row in made.goals.ranked("npmi")[: 2 * _SHOWN]
     ]
     return NumberTable("Goals that follow others", rows)
+
+
+def _unknown(made: Learnt) -> NumberTable:
+    if made.taught is None:
+        return NumberTable("Unknown spans in turns", [])
+    counts: dict[tuple[str, str], int] = {}
+    for table in made.taught.tables(["slots"]):
+        for slots in table["slots"].to_pylist():
+            for slot in slots:
+                key = slot["name"], slot["value"]
+                counts[key] = counts.get(key, 0) + 1
+    often = sorted(counts, key=lambda key: (-counts[key], key))[: 2 * _SHOWN]
+    rows = [{"span": value, "slot": name, "turns": counts[name, value]} for name, value in often]
+    return NumberTable("Unknown spans in turns", rows, f"{made.taught.records} turns have one.")

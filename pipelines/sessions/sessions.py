@@ -83,6 +83,12 @@ def run(config: Config, run: Run) -> Report:
     meanings = [] if config.meanings is None else [meaning_groups(run, config.meanings)]
     trigger = None if config.offers.places is None else learn_trigger(run, config.offers)
     learnt = [_learnt(run, config, requests, meanings, seed) for seed in (run.seeds[:1] if own else run.seeds)]
+
+    # Several right skills: the same requests and feedback for each seed of a training.
+    if config.skills is not None and not own:
+        asked = give_feedback(run, config.skills, skill_requests_of(run, config.skill_requests, run.seed))
+        for made in learnt:
+            made.skills = learn_skills(run, config.skills, asked, made.seed, f"_{made.seed}")
     run.finish()
     return session_report.report(run, config, learnt, trigger)
 
@@ -111,10 +117,7 @@ def _learnt(run: Run, config: Config, requests: SealedSet, meanings: list[Sealed
     if config.goals is not None:
         made.goals = mine_goals(run, config.goals, made.turns, suffix)
 
-    # Several right skills; spans that no catalogue knows, in annotated requests with hidden values and in the turns.
-    if config.skills is not None and made.periods is not None:
-        asked = give_feedback(run, config.skills, skill_requests_of(run, config.skill_requests, seed), suffix)
-        made.skills = learn_skills(run, config.skills, asked, seed, suffix)
+    # Spans that no catalogue knows, in annotated requests with hidden values and in the turns.
     if config.teaching is not None:
         made.teaching = learn_teaching(run, config.teaching, requests, suffix, seed)
         made.taught = teach(run, config.teaching, made.teaching.model, made.turns, suffix)

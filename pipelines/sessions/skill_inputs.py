@@ -142,8 +142,7 @@ class SkillSourceSettings(Settings):
 
 
 def skill_requests_of(run: Run, settings: SkillSourceSettings, seed: int = 0) -> SealedSet:
-    """Return the requests: of each seed with other folds, and other skills that are hidden."""
-    name = f"skill_requests_{seed}"
+    """Return the requests; the seed decides their folds, and which skills are hidden."""
     if settings.table is not None:
-        return sgd_requests(run, name, settings.table, settings.dialogue.but(seed=seed))
-    return generated_requests(run, name, settings.generated.but(seed=seed))
+        return sgd_requests(run, "skill_requests", settings.table, settings.dialogue.but(seed=seed))
+    return generated_requests(run, "skill_requests", settings.generated.but(seed=seed))

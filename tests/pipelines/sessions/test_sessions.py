@@ -155,7 +155,10 @@ def own_turns() -> list[dict[str, Any]]:
 def run_own(tmp_path: Path, turns: list[dict[str, Any]], *more: str) -> Result:
     path = tmp_path / "turns.jsonl"
     path.write_text("".join(json.dumps(turn) + "\n" for turn in turns))
-    given = [f"sessions={{places: {path}, fields: {{session: conversation}}}}", "corpus.records=240"]
+    given = [
+        f"sessions={{places: {path}, fields: {{session: conversation}}, bank: {{meanings: 60}}}}",
+        "corpus.records=240",
+    ]
     return call("run", CONFIG, *given, "seeds=[0]", "runner=inprocess", f"out={tmp_path / 'out'}", *more)
 
 
