@@ -57,6 +57,20 @@ FILES: dict[str, Any] = {
     "choice.json": {way: {"weight": 0.5, "least": -9.5} for way in ("rescoring", "filtering", "together")},
     "training.json": {"curves": []},
 }
+_TURN = {"dialogue": "d", "turn": "0", "text": "wake me", "service": "a", "services_that_take_these_slots": "a b"}
+SESSION_FILES = {
+    "nlu/slurp/devel.jsonl": json.dumps(
+        {"slurp_id": 1, "sentence_annotation": "wake me", "scenario": "alarm", "action": "set"}
+    ),
+    "overview/rephrase/slurp_recordings.jsonl.gz": json.dumps({"sentence": "wake me", "asr_text": "wake me"}),
+    "overview/rephrase/snips_same_meaning_groups.jsonl.gz": json.dumps({"wordings": ["wake me", "set an alarm"]}),
+    "overview/rephrase/disfl_qa_dev.tsv.gz": "squad_id\toriginal\tdisfluent\n1\twhen?\twho no when?\n",
+    "overview/skills/sgd_new_intent_turns.tsv.gz": "\t".join([*_TURN, "state"])
+    + "\n"
+    + "\t".join([*_TURN.values(), "{}"])
+    + "\n",
+    "overview/sessions/sgd_sessions.jsonl.gz": json.dumps({"id": "d", "services": [], "events": []}),
+}
 
 
 @dataclass(frozen=True)
@@ -190,6 +204,10 @@ def make_data(folder: Path) -> None:
         place = folder / "overview" / f"{name}.jsonl.gz"
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_bytes(gzip.compress(json.dumps({key: "one two"}).encode()))
+    for name, text in SESSION_FILES.items():
+        place = folder / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(gzip.compress(text.encode()) if name.endswith(".gz") else text.encode())
     place = folder / "nlu" / "hwu64" / "train"
     place.mkdir(parents=True)
     header = "answerid;scenario;intent;answer_annotation;notes"

@@ -113,7 +113,7 @@ def test_parts_are_switched_off(finished: Path, tmp_path: Path) -> None:
     assert run(tmp_path, "runner=inprocess", *off).exit_code == 0
     report = json.loads((tmp_path / "report.json").read_text())
     assert {row["test_set"] for row in report["metrics"]} == {"tail", "unheard", "head", "kept"}
-    for name in ("emitted_0", "rewrites_0", "follow_ups_0", "friction_model_0", "teaching_tested_0", "skill_scores_0"):
+    for name in ("emitted_0", "rewrites_0", "follow_ups_0", "friction_model_0", "teaching_tested_0"):
         assert (finished / name).exists()
         assert not (tmp_path / name).exists()
 
