@@ -18,6 +18,7 @@ from gristmill.pipelines.sessions import rewrite_scores
 from gristmill.pipelines.sessions.goals import goal_truth, score_goals
 from gristmill.pipelines.sessions.learnt import PROJECTED, SUCCESSES, Learnt
 from gristmill.pipelines.sessions.projection import EmissionScores, examples, funnel, score_emitted
+from gristmill.pipelines.sessions.projection_scores import score_pairs, typed_pairs
 from gristmill.pipelines.sessions.retrained import BASE, pooled, score_tests, semer_rows
 from gristmill.pipelines.sessions.rewrite_picture import rewrite_picture
 from gristmill.pipelines.sessions.rewrites import RewriteSettings
@@ -29,6 +30,8 @@ PRECISION = Measure("precision", "Precision", PERCENT, 1, better="higher", inter
 EMISSION = Measure("emission_rate", "Failing utterances with a label", PERCENT, 1, better="higher")
 LOST = Measure("lost", "SemER where all was right", PERCENT, 1, interval=True)
 OTHERS = (
+    Measure("span_exact", "Exact spans", PERCENT, 1, better="higher", interval=True),
+    Measure("string_match", "By string matching", PERCENT, 1, better="higher", interval=True),
     Measure("precision_at_100", "Precision of the first 100", PERCENT, 1, better="higher", interval=True),
     Measure("macro_f1", "Macro-F1", PERCENT, 1, better="higher", interval=True),
     Measure("macro_f1_relative", "Change of macro-F1", CHANGE, 1, better="higher", interval=True),
@@ -50,6 +53,8 @@ LABELS = {
     "unheard": "Later failing, never said before",
     "kept": "Later right",
     "head": "Annotated",
+    "projection": "Typed requests",
+    "projection_changed": "Typed, values written otherwise",
     "emitted": "Labels from rephrases",
     "rewrite": "Rewrites",
     "goals": "Goals that follow",
@@ -78,6 +83,7 @@ def report(run: Run, config: Any, learnt: Sequence[Learnt], trigger: LearnedTrig
     """Return the report of all seeds."""
     rows, sizes = _errors(run, learnt)
     rows += [*_emitted(learnt), *_rewrites(config.rewrites, learnt), *_goals(config, learnt)]
+    rows += _typed(config)
     rows += [] if trigger is None else trigger_metrics(trigger, config.offers.training)
     skills = {made.seed: made.skills for made in learnt if made.skills is not None}
     rows += score_skills(skills, config.skills) if skills else []
@@ -166,6 +172,18 @@ def _pooled(scores: Mapping[int, EmissionScores], part: str) -> Ratio:
 def _less(found: Interval) -> Interval:
     """Return 1 less a rate."""
     return Interval(1 - found.value, 1 - found.high, 1 - found.low, found.blocks)
+
+
+def _typed(config: Any) -> list[MetricRow]:
+    """Return the share of slots whose whole value and no more is found in typed requests, and by string matching."""
+    if config.typed is None or config.projection is None:
+        return []
+    pairs, rows = list(typed_pairs(config.typed)), []
+    for name, changed in (("projection", None), ("projection_changed", True)):
+        for metric, one in score_pairs(pairs, config.projection.project, changed=changed).items():
+            found, size = _less(wer_interval({0: one.slots})), int(one.slots.words.sum())
+            rows.append(MetricRow(PROJECTED, name, metric, found.value, found.low, found.high, size, None))
+    return rows
 
 
 def _rewrites(settings: RewriteSettings | None, learnt: Sequence[Learnt]) -> list[MetricRow]:

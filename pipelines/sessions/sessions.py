@@ -60,6 +60,9 @@ class Config(Settings):
     """Rewrites of requests that fail."""
     meanings: MeaningFiles | None = None
     """Files of texts that mean the same, to learn from what a rephrase is, beside generated and annotated requests."""
+    typed: str | None = None
+    """The URL of annotated requests with the same requests as they are typed (JSONL: ``annotation``, ``typed``,
+    ``changed``), on which the projection is measured by itself."""
     goals: GoalSettings | None = GoalSettings()
     """Goals that follow others."""
     offers: OfferSettings = OfferSettings()

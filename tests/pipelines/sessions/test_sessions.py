@@ -34,9 +34,24 @@ def run(out: Path, *more: str) -> Result:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def typed(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("typed") / "typed.jsonl"
+    rows = [
+        {
+            "annotation": "wake me at [time : five am]",
+            "typed": "Wake me at 5am",
+            "changed": [["time", "five am", "5am"]],
+        },
+        {"annotation": "play [title : blue river]", "typed": "play blue river!", "changed": []},
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return f"typed={path}"
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, typed: str) -> Path:
     out = tmp_path_factory.mktemp("sessions")
-    result = run(out)
+    result = run(out, "runner=inprocess", typed)
     assert result.exit_code == 0, result.stderr
     return out
 
@@ -66,6 +81,8 @@ def test_every_system_is_measured_on_later_turns(finished: Path) -> None:
     assert {row["system"] for row in found} == {"base", "successes", "projected"}
     assert {row["test_set"] for row in found} == {"tail", "unheard", "head"}
     assert all(row["low"] <= row["value"] <= row["high"] for row in found)
+    (exact,) = [row for row in report["metrics"] if row["metric"] == "span_exact" and row["test_set"] == "projection"]
+    assert (exact["value"], exact["n"]) == (1.0, 2)
     metrics = {(row["test_set"], row["metric"]) for row in report["metrics"]}
     assert {("emitted", "precision"), ("emitted", "emission_rate"), ("rewrite", "win_loss")} <= metrics
     page = (finished / "report.html").read_text()
@@ -89,8 +106,8 @@ def test_what_is_tested_on_is_in_no_training(finished: Path) -> None:
     assert max(row["time"] for row in learnt if row["turn"] == 0) < 1_700_000_000 + 0.7 * 200 * 30 + 30
 
 
-def test_every_result_has_a_user(finished: Path) -> None:
-    assert without_user(CONFIG, [*SMALL, "runner=inprocess"], finished) == []
+def test_every_result_has_a_user(finished: Path, typed: str) -> None:
+    assert without_user(CONFIG, [*SMALL, "runner=inprocess", typed], finished) == []
 
 
 def test_requests_are_annotated_by_the_models_of_a_system(finished: Path) -> None:
@@ -102,9 +119,9 @@ def test_requests_are_annotated_by_the_models_of_a_system(finished: Path) -> Non
     assert read["base"].readings != read["projected"].readings
 
 
-def test_run_again_does_nothing(finished: Path) -> None:
+def test_run_again_does_nothing(finished: Path, typed: str) -> None:
     before = {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
-    assert "nothing to do" in run(finished).stdout
+    assert "nothing to do" in run(finished, "runner=inprocess", typed).stdout
     assert {path: path.stat().st_mtime_ns for path in finished.rglob("*")} == before
 
 
@@ -177,6 +194,7 @@ def test_twenty_lines_of_ones_own_give_a_rewrite_and_a_label(tmp_path: Path) -> 
     assert {row["test_set"] for row in report["metrics"] if row["metric"] == "semer"} == {"head"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ["one turn", "all understood", "no outcome"])
 def test_sessions_that_teach_little_are_a_result(tmp_path: Path, case: str) -> None:
     turns = own_turns()
