@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -94,7 +95,7 @@ def report(run: Run, config: Any, learnt: Sequence[Learnt], trigger: LearnedTrig
     return Report(
         title="What sessions teach",
         recipe={"name": "sessions", **config.model_dump(mode="json")},
-        measures=[SEMER, SEMER.relative(), LOST, *_merged(PRECISION, EMISSION, *rewrite_scores.MEASURES, *OTHERS)],
+        measures=[SEMER, SEMER.relative(), LOST, *_of_parts()],
         baseline=BASE,
         baselines=[BASE, SUCCESSES],
         headline=(proposed, "tail" if simulated else "head"),
@@ -103,15 +104,35 @@ def report(run: Run, config: Any, learnt: Sequence[Learnt], trigger: LearnedTrig
         tested="turns",
         metrics=rows,
         test_sets=sizes,
-        measured=[table for table in _tables(learnt) if table.rows],
+        measured=[table for table in (_parts(rows), *_tables(learnt)) if table.rows],
         pictures=_pictures(learnt[0]),
         notes=[INVENTED] if simulated else [],
     )
 
 
-def _merged(*measures: Measure) -> list[Measure]:
-    """Return measures, those of one name once: precision and recall are of labels, rewrites, skills and spans alike."""
-    return list({one.name: one for one in measures}.values())
+def _of_parts() -> list[Measure]:
+    """Return the measures of single parts, those of one name once: precision is of labels, skills and spans alike.
+
+    They have a table of their own: each is of one or two test sets.
+    """
+    given = (PRECISION, EMISSION, *rewrite_scores.MEASURES, *OTHERS)
+    return [replace(one, column=False) for one in {one.name: one for one in given}.values()]
+
+
+def _parts(rows: Sequence[MetricRow]) -> NumberTable:
+    """Return the scores of each part, in words."""
+    measures = {one.name: one for one in _of_parts()}
+    shown = []
+    for row in rows:
+        if row.seed is not None or row.metric not in measures or row.value is None:
+            continue
+        measure = measures[row.metric]
+        ends = "" if row.low is None or row.high is None else f"{measure.show(row.low)} to {measure.show(row.high)}"
+        label = {"part": LABELS.get(row.test_set, row.test_set), "system": LABELS.get(row.system, row.system)}
+        shown.append(
+            {**label, "measure": measure.label, "value": measure.show(row.value), "interval": ends, "n": row.n}
+        )
+    return NumberTable("Each part against what is true", shown, "Means over seeds, with 95 % intervals.")
 
 
 def _pictures(made: Learnt) -> list[Picture]:
