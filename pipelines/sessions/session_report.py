@@ -86,7 +86,7 @@ def report(run: Run, config: Any, learnt: Sequence[Learnt], trigger: LearnedTrig
     rows += [*_emitted(learnt), *_rewrites(config.rewrites, learnt), *_goals(config, learnt)]
     rows += _typed(config)
     rows += [] if trigger is None else trigger_metrics(trigger, config.offers.training)
-    skills = {made.seed: made.skills for made in learnt if made.skills is not None}
+    skills = {made.seed: made.skills for made in learnt if made.skills is not None and made.periods is not None}
     rows += score_skills(skills, config.skills) if skills else []
     taught = {made.seed: score_teaching(made.teaching) for made in learnt if made.teaching is not None}
     rows += teaching_metrics(taught) if taught else []

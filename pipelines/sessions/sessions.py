@@ -33,7 +33,7 @@ from gristmill.pipelines.sessions.meanings import MeaningFiles, meaning_groups
 from gristmill.pipelines.sessions.projection import SessionProjectionSettings, friction_parts, projection_parts
 from gristmill.pipelines.sessions.retrained import Models, divide
 from gristmill.pipelines.sessions.rewrites import RewriteSettings, count_nodes, mine_rewrites
-from gristmill.pipelines.sessions.skill_inputs import SkillSourceSettings, skill_requests_of
+from gristmill.pipelines.sessions.skill_inputs import SkillSourceSettings, skill_requests_of, turn_requests
 from gristmill.pipelines.sessions.skills import SkillSettings, give_feedback, learn_skills
 from gristmill.pipelines.sessions.teaching import TeachingSettings, learn_teaching, teach
 from gristmill.pipelines.sessions.trigger import OfferSettings, learn_trigger
@@ -87,9 +87,12 @@ def run(config: Config, run: Run) -> Report:
     trigger = None if config.offers.places is None else learn_trigger(run, config.offers)
     learnt = [_learnt(run, config, requests, meanings, seed) for seed in (run.seeds[:1] if own else run.seeds)]
 
-    # Several right skills: the same requests and feedback for each seed of a training.
-    if config.skills is not None and not own:
-        asked = give_feedback(run, config.skills, skill_requests_of(run, config.skill_requests, run.seed))
+    # Several right skills: the same requests for each seed of a training.
+    if config.skills is not None and (not own or config.skill_requests.turns):
+        if own:
+            asked = turn_requests(run, "skill_requests", learnt[0].turns)
+        else:
+            asked = give_feedback(run, config.skills, skill_requests_of(run, config.skill_requests, run.seed))
         for made in learnt:
             made.skills = learn_skills(run, config.skills, asked, made.seed, f"_{made.seed}")
     run.finish()

@@ -131,8 +131,11 @@ def turn_requests(run: Run, name: str, turns: SealedSet, settings: SkillTurnSett
 
 
 class SkillSourceSettings(Settings):
-    """Requests of which several skills are right, beside simulated sessions."""
+    """Requests of which several skills are right."""
 
+    turns: bool = False
+    """Of a user's own sessions: whether skills are learnt from their turns. A skill is the domain of a turn that
+    succeeded; one that failed, before another domain succeeded, got negative feedback. Nothing is measured of it."""
     table: str | None = None
     """The URL of a table of Schema-Guided Dialogue (``sgd_new_intent_turns.tsv.gz``); without it they are generated."""
     dialogue: SgdSkillSettings = SgdSkillSettings()

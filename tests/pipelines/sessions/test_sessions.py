@@ -180,7 +180,7 @@ def run_own(tmp_path: Path, turns: list[dict[str, Any]], *more: str) -> Result:
 
 
 def test_twenty_lines_of_ones_own_give_a_rewrite_and_a_label(tmp_path: Path) -> None:
-    result = run_own(tmp_path, own_turns())
+    result = run_own(tmp_path, own_turns(), "skill_requests.turns=true")
     assert result.exit_code == 0, result.stderr
     found = rows(made(tmp_path / "out", "rewrites_0"))
     assert [(row["source_text"], row["target_text"]) for row in found] == [
@@ -190,6 +190,8 @@ def test_twenty_lines_of_ones_own_give_a_rewrite_and_a_label(tmp_path: Path) -> 
     assert [(row["text"], row["domain"], row["slots"][0]["value"]) for row in labels] == [
         ("put the hall lamp on", "light", "hall lamp")
     ]
+    skills = {one["skill"] for row in rows(made(tmp_path / "out", "skill_scores_0")) for one in row["scores_both"]}
+    assert skills == {"light"}, "a skill is the domain of a turn that succeeded"
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert {row["test_set"] for row in report["metrics"] if row["metric"] == "semer"} == {"head"}
 
