@@ -190,8 +190,9 @@ def test_twenty_lines_of_ones_own_give_a_rewrite_and_a_label(tmp_path: Path) -> 
     assert [(row["text"], row["domain"], row["slots"][0]["value"]) for row in labels] == [
         ("put the hall lamp on", "light", "hall lamp")
     ]
-    skills = {one["skill"] for row in rows(made(tmp_path / "out", "skill_scores_0")) for one in row["scores_both"]}
-    assert skills == {"light"}, "a skill is the domain of a turn that succeeded"
+    told = rows(made(tmp_path / "out", "labels_both_0"))
+    skills = {(one["skill"], one["source"]) for row in told for one in row["labels"]}
+    assert skills >= {("light", "gold"), ("media", "negative")}
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert {row["test_set"] for row in report["metrics"] if row["metric"] == "semer"} == {"head"}
 
