@@ -15,7 +15,7 @@ from gristmill.actors.nlu.annotation import split
 from gristmill.actors.sources.fields import check_fields
 from gristmill.actors.sources.objects import OBJECTS
 from gristmill.actors.sources.reading import read_json
-from gristmill.models.normalise import normalise
+from gristmill.models.normalise import joined, normalise
 from gristmill.shards.errors import RejectRecord
 from gristmill.shards.schema import TURN_FIELDS
 from gristmill.shards.settings import Settings
@@ -27,7 +27,7 @@ NO_TEXT = "turn: neither text nor asr_text"
 BAD_TIME = "turn: time is neither seconds nor ISO 8601"
 BAD_TURN = "turn: its number is no whole number"
 BAD_SLOTS = "turn: slots are no list of names and values"
-BAD_NUMBER = "turn: score is no number"
+BAD_NUMBER = "turn: score is no number from 0 to 1"
 BAD_BOOLEAN = "turn: succeeded, barge_in or rewritten is no boolean"
 
 FIELDS = (
@@ -37,7 +37,7 @@ FIELDS = (
 """What the keys of a turn may hold; each has this name, unless the user gives another."""
 REQUIRED = ("session",)
 
-_MILLISECONDS = 1e11  # a time above it is in milliseconds: as seconds it would be in the year 5138
+_MILLISECONDS = 1e11  # a time above it is in thousandths: as seconds it would be in the year 5138
 _TRUE, _FALSE = ("true", "1", "yes"), ("false", "0", "no")
 
 
@@ -51,7 +51,8 @@ class TurnSettings(Settings):
     lang: str = "en"
     """Language of turns whose record does not name it."""
     salt: str = ""
-    """What users are hashed with. Users are told apart, and never by name."""
+    """What users are hashed with, beside their name. It is stored with the results, as every setting, so it is no
+    secret: who has it can try names. It keeps the hashes of different outputs apart."""
 
     @field_validator("fields")
     @classmethod
@@ -132,7 +133,8 @@ def hashed(user: str, salt: str = "") -> str:
 
 
 def seconds(value: Any) -> float | None:
-    """Return a time in seconds since 1970: given so, in milliseconds, or as ISO 8601 (without a zone: UTC).
+    """Return a time in seconds since 1970: given so, in milliseconds or smaller parts of a thousandth each, or as ISO
+    8601 (without a zone: UTC).
 
     Raises:
         RejectRecord: it is something else.
@@ -155,9 +157,11 @@ def seconds(value: Any) -> float | None:
             number = float(value)
         except (ValueError, OverflowError):
             number = math.nan
-    if not math.isfinite(number):
+    if not math.isfinite(number) or number < 0:
         raise RejectRecord(BAD_TIME)
-    return number / 1000 if abs(number) > _MILLISECONDS else number
+    while number > _MILLISECONDS:
+        number /= 1000
+    return number
 
 
 def located(tokens: Sequence[str], slots: Any, lang: str = "") -> list[dict[str, Any]]:
@@ -173,6 +177,11 @@ def located(tokens: Sequence[str], slots: Any, lang: str = "") -> list[dict[str,
         >>> located(["play", "Blue", "River"], {"title": "blue river", "service": "radio"})[0]["start"]
         1
     """
+    if isinstance(slots, str) and slots.strip():  # of a table: JSON
+        try:
+            slots = read_json(slots)
+        except (ValueError, RecursionError):
+            raise RejectRecord(BAD_SLOTS) from None
     if isinstance(slots, Mapping):
         slots = [{"name": name, "value": value} for name, value in slots.items()]
     if slots is not None and not isinstance(slots, list):
@@ -182,6 +191,8 @@ def located(tokens: Sequence[str], slots: Any, lang: str = "") -> list[dict[str,
     for slot in slots or []:
         pair = slot if isinstance(slot, list) and len(slot) == 2 else None
         name, value = pair or ((slot.get("name"), slot.get("value")) if isinstance(slot, dict) else (None, None))
+        if isinstance(name, str) and name and value is None:  # Parquet has a field for each name in all rows
+            continue
         if not isinstance(name, str) or not name or not isinstance(value, str | int | float):
             raise RejectRecord(BAD_SLOTS)
         words = split(normalise(str(value), lang))
@@ -189,7 +200,7 @@ def located(tokens: Sequence[str], slots: Any, lang: str = "") -> list[dict[str,
         start, end = (None, None) if place is None else (place, place + len(words))
         if place is not None:
             free[place : place + len(words)] = [False] * len(words)
-        found.append({"name": name, "value": " ".join(words), "start": start, "end": end})
+        found.append({"name": name, "value": joined(words), "start": start, "end": end})
     return found
 
 
@@ -216,6 +227,12 @@ def _text(value: Any) -> str:
         return ""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise RejectRecord(MALFORMED)
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise RejectRecord(MALFORMED)
+        if not value.is_integer():
+            return str(value)
+        value = int(value)  # a table with a null has whole numbers as 7.0
     return str(value).strip()
 
 
@@ -235,9 +252,12 @@ def _number(value: Any) -> float | None:
     if value is None or value == "" or value != value:
         return None
     try:
-        return float(value)
+        number = float(value)
     except (TypeError, ValueError, OverflowError):
         raise RejectRecord(BAD_NUMBER) from None
+    if not 0 <= number <= 1:
+        raise RejectRecord(BAD_NUMBER)
+    return number
 
 
 def _boolean(value: Any) -> bool | None:

@@ -14,6 +14,7 @@ from gristmill.shards.schema import TURN_FIELDS
 from gristmill.shards.settings import Settings
 
 KEPT = tuple(field.name for field in TURN_FIELDS if field.name not in ("id", "turn"))
+_TOLD = ("succeeded", "barge_in")
 TOO_MANY = "session of too many turns"
 
 
@@ -28,8 +29,9 @@ class OrderSettings(Settings):
 class OrderTurns(Reducer):
     """Numbers the turns of each session from 0 on, by ``turn`` and then by ``time``, and drops repeated ones.
 
-    A turn is repeated if the one before it has the same number, the same time or neither, and the same words. Sessions
-    of any size are read in bounded memory: what is held is ``most`` turns.
+    A turn is repeated if the one before it has the same number, the same time and the same words, and one of the two
+    is known: a log that was written twice, and no user who says the same again. What a repeated turn alone tells of the
+    outcome is kept. Sessions of any size are read in bounded memory: what is held is ``most`` turns.
 
     Example:
         >>> row = {"group": "s1", "turn": 4, "time": 2.0, "tokens": ["stop"], "session": "s1"}
@@ -58,7 +60,9 @@ class OrderTurns(Reducer):
         for table in tables:
             for row in table.select(list(self.columns)).to_pylist():
                 said = (row["turn"], row["time"], row["tokens"])
-                if said == last:
+                if said == last and said[:2] != (None, None):
+                    for one in _TOLD:
+                        rows[-1][one] = row[one] if rows[-1][one] is None else rows[-1][one]
                     continue
                 last = said
                 if len(rows) == self.settings.most:

@@ -15,7 +15,7 @@ from gristmill.actors.sources.pointers import DUPLICATE, MALFORMED, NOT_UTF8, ve
 from gristmill.actors.sources.reading import LINE_BYTES, LONG_LINE
 from gristmill.actors.sources.unlisted import printable
 from gristmill.shards.errors import RejectRecord
-from gristmill.shards.store import bare, filesystem
+from gristmill.shards.store import bare, filesystem, is_local
 from gristmill.shards.walking import FileInfo, walk
 
 _SNDFILE_SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".au", ".caf", ".w64")
@@ -67,8 +67,11 @@ def named_or_found(url: str, kind: str, found_in: Callable[[str], list[str]]) ->
 
 
 def matches(file: str, url: str) -> bool:
-    """Return whether a file matches a URL, if that is a pattern."""
-    return "*" not in url or fnmatch.fnmatchcase(posixpath.normpath(file), posixpath.normpath(url))
+    """Return whether a file matches a URL, if that is a pattern; a relative one is of the current folder."""
+    if "*" not in url:
+        return True
+    names = [filesystem(one)[1] if is_local(url) else one for one in (file, url)]
+    return fnmatch.fnmatchcase(*map(posixpath.normpath, names))
 
 
 def base_of(url: str) -> str:

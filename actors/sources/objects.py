@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -48,27 +49,35 @@ _EXPECTED = "expected .jsonl, .jsonl.gz, .tsv, .tsv.gz or .parquet"
 
 
 def list_objects(
-    url: str, corpus: str, *, required: Sequence[str] = (), own: Sequence[str] = ("id",), rows: int = 2000
+    url: str,
+    corpus: str,
+    *,
+    required: Mapping[str, str] | None = None,
+    fields: str = "",
+    own: Sequence[str] = ("id",),
+    rows: int = 2000,
 ) -> Iterator[pa.Table]:
     """Yield the objects at a URL as tables of :data:`OBJECTS`, at most ``rows`` rows each, in the order of their files.
 
     ``url``: a file, a folder or a pattern with ``*``; ``corpus`` is the prefix of every id; ``required`` are keys of
-    which a file of the corpus has all, in some of its first objects; ``own`` are keys under which an object may have an
-    id of its own. In a folder, hidden files and those of other kinds are passed over.
+    which a file of the corpus has all, by what they hold, and ``fields`` the setting by which a user names them;
+    ``own`` are keys under which an object may have an id of its own. In a folder, hidden files and those of other kinds
+    are passed over.
 
     Raises:
         UserError: there is nothing to list, or none of the files can be listed.
 
     Example:
         >>> store.write_bytes("made/turns.jsonl", b'{"session": "s1", "text": "stop"}')
-        >>> (table,) = list_objects("made/turns.jsonl", "own", required=["session"])
+        >>> (table,) = list_objects("made/turns.jsonl", "own", required={"session": "session"})
         >>> table.select(["id", "raw"]).to_pylist()
         [{'id': 'own/turns.jsonl#1', 'raw': '{"session": "s1", "text": "stop"}'}]
     """
     if "*" not in url and not store.exists(url):
         raise UserError(f"{url}: no such file or folder; {_EXPECTED}")
     nothing = UserError(f"{url}: no records found; {_EXPECTED}")
-    return in_tables(begun(_records(url, corpus, required, own), lambda: nothing), OBJECTS, rows)
+    needed = _Needed(required or {}, fields)
+    return in_tables(begun(_records(url, corpus, needed, own), lambda: nothing), OBJECTS, rows)
 
 
 def object_files(url: str) -> Iterator[str]:
@@ -83,11 +92,30 @@ def object_files(url: str) -> Iterator[str]:
             yield info.url
 
 
-def _records(url: str, corpus: str, required: Sequence[str], own: Sequence[str]) -> Iterator[dict[str, Any]]:
+@dataclass(frozen=True)
+class _Needed:
+    """The keys that a file has to have, by what they hold, and the setting that names them."""
+
+    keys: Mapping[str, str]
+    fields: str
+
+    def check(self, file: str, there: Sequence[str]) -> None:
+        """Raise :class:`FileFault` for a file without one of them."""
+        for value, name in self.keys.items():
+            if name in there:
+                continue
+            hint = "" if not self.fields else f", as {self.fields} names the {value}"
+            if self.fields and value == name:
+                hint = f", or {self.fields}={{{value}: NAME}}"
+            said = f"has no {name!r} among {', '.join(there)[:200]}; expected it{hint}{nearest(name, there)}"
+            raise FileFault(file, OTHER_COLUMNS, said)
+
+
+def _records(url: str, corpus: str, needed: _Needed, own: Sequence[str]) -> Iterator[dict[str, Any]]:
     seen, base = Seen(), base_of(url)
     for file in object_files(url):
         key = f"{corpus}/{key_of(file, base)}"
-        for record in guarded(file, key, partial(_listing, file, required)):
+        for record in guarded(file, key, partial(_listing, file, needed)):
             if is_unlisted(record):
                 yield record
                 continue
@@ -100,16 +128,16 @@ def _records(url: str, corpus: str, required: Sequence[str], own: Sequence[str])
             yield record
 
 
-def _listing(file: str, required: Sequence[str]) -> Iterator[dict[str, Any]]:
+def _listing(file: str, needed: _Needed) -> Iterator[dict[str, Any]]:
     low = store.bare(file).lower()
     if low.endswith(".parquet"):
-        return _parquet(file, required)
+        return _parquet(file, needed)
     if not low.endswith(_SUFFIXES):
         raise FileFault(file, UNREADABLE, f"is of an unknown kind; {_EXPECTED}")
-    return _tsv(file, required) if low.endswith(_TABLES) else _jsonl(file, required)
+    return _tsv(file, needed) if low.endswith(_TABLES) else _jsonl(file, needed)
 
 
-def _jsonl(file: str, required: Sequence[str]) -> Iterator[dict[str, Any]]:
+def _jsonl(file: str, needed: _Needed) -> Iterator[dict[str, Any]]:
     refuse_wide(file)
     head = [line for _, line in itertools.islice(lines(file), LOOKED_AT)]
     if not head:
@@ -117,12 +145,17 @@ def _jsonl(file: str, required: Sequence[str]) -> Iterator[dict[str, Any]]:
     there = dict.fromkeys(key for line in head for key in keys_in(line[:LINE_BYTES]))
     if not there:
         raise FileFault(file, UNREADABLE, "none of its first lines is a JSON object; expected one on each line")
-    _check(file, required, list(there))
+    if not there.keys() >= set(needed.keys.values()):  # what few turns know may come late
+        for _, line in lines(file):
+            there |= dict.fromkeys(keys_in(line[:LINE_BYTES]))
+            if there.keys() >= set(needed.keys.values()):
+                break
+    needed.check(file, list(there))
     for number, line in lines(file):
         yield {"format": "jsonl", "number": number, **_read(line)}
 
 
-def _tsv(file: str, required: Sequence[str]) -> Iterator[dict[str, Any]]:
+def _tsv(file: str, needed: _Needed) -> Iterator[dict[str, Any]]:
     """List the lines below the header, with text cells; quotes are ordinary characters, and empty cells are null."""
     refuse_wide(file)
     numbered = lines(file)
@@ -130,7 +163,7 @@ def _tsv(file: str, required: Sequence[str]) -> Iterator[dict[str, Any]]:
     if not head:
         raise FileFault(file, EMPTY_FILE, "is empty; expected a header, and a record on each line")
     names = head.split("\t")
-    _check(file, required, names)
+    needed.check(file, names)
     for number, line in numbered:
         found: dict[str, Any] = {"format": "tsv", "number": number}
         try:
@@ -143,14 +176,6 @@ def _tsv(file: str, required: Sequence[str]) -> Iterator[dict[str, Any]]:
             continue
         row = {name: cell or None for name, cell in zip(names, cells, strict=True)}
         yield found | {"raw": json.dumps(row, ensure_ascii=False), "values": row}
-
-
-def _check(file: str, required: Sequence[str], there: Sequence[str]) -> None:
-    """Raise :class:`FileFault` for a file without a key that is required."""
-    missing = next((name for name in required if name not in there), None)
-    if missing is not None:
-        said = f"has no {missing!r} among {', '.join(there)[:200]}; expected it"
-        raise FileFault(file, OTHER_COLUMNS, f"{said}, or corpus.fields={{{missing}: NAME}}{nearest(missing, there)}")
 
 
 def _read(line: bytes) -> dict[str, Any]:
@@ -167,11 +192,11 @@ def _read(line: bytes) -> dict[str, Any]:
     return {"raw": text, "values": values if isinstance(values, dict) else None}
 
 
-def _parquet(file: str, required: Sequence[str]) -> Iterator[dict[str, Any]]:
+def _parquet(file: str, needed: _Needed) -> Iterator[dict[str, Any]]:
     number = 0
     with opened(file) as raw:
         parquet = Parquet(raw)
-        _check(file, required, parquet.schema.names)
+        needed.check(file, parquet.schema.names)
         for group in range(len(parquet.rows)):
             for batch in parquet.batches(group, parquet.schema.names):
                 for row in batch.to_pylist():

@@ -301,7 +301,7 @@ class _Bootstrap:
     def _resample(self, columns: np.ndarray) -> np.ndarray:
         rng = np.random.Generator(np.random.Philox(self._seed))
         units = len(columns)
-        step = max(1, _CHUNK // units)
+        step = max(1, _CHUNK // max(1, units))
         sums = []
         for first in range(0, self._replicates, step):
             rows = min(step, self._replicates - first)

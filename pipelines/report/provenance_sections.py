@@ -29,7 +29,8 @@ def records_section(report: Report) -> str:
         reasons = dict(sorted(step.reasons.items(), key=lambda pair: -pair[1]))
         other = step.rejected - sum(reasons.values())
         if other > 0:
-            reasons["other reasons" if reasons else "rejected"] = other
+            # Of a merge, a reason is of a group, and what is rejected are all of its records.
+            reasons["more records of these groups" if reasons else "rejected"] = other
         if step.rejected or step.quarantined:
             bars.append(_bar(step, reasons))
         why = "<br>".join(f"{escape(reason)}: {n:,}" for reason, n in reasons.items() if n)

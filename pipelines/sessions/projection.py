@@ -228,7 +228,7 @@ def funnel(made: ProjectionParts) -> ProjectionFunnel:
         paraphrases=paraphrases,
         rephrases=rephrases,
         projected=made.projected.records,
-        refused=dict(sorted((refused | of_utterances).items())),
+        refused=dict(sorted((reasons | of_utterances).items())),
         utterances=made.emitted.records + sum(of_utterances.values()),
         emitted=made.emitted.records,
     )

@@ -29,6 +29,7 @@ from gristmill.shards.step import Step
 
 TESTS = ("tail", "unheard", "kept", "head")
 BASE = "base"
+FEWEST = 2  # meanings that are resampled as blocks: turns of one alone say nothing of others
 Models = Mapping[str, Artifact]  # of the domains, by name
 Scored = Mapping[str, Mapping[str, Mapping[int, RecordScores]]]  # by system, test set and seed
 
@@ -161,7 +162,7 @@ def semer_rows(scored: Scored, baselines: Sequence[str]) -> list[MetricRow]:
             size = int(sum(len(one.words) for one in runs.values()))
             if not size:
                 continue
-            around = wer_interval(pooled(runs))
+            around = wer_interval(pooled(runs), min_speakers=FEWEST)
             rows.append(MetricRow(system, name, SEMER.name, around.value, around.low, around.high, size, None))
             for seed, one in runs.items():
                 value = float(one.errors.sum() / max(1, one.words.sum()))
@@ -169,7 +170,7 @@ def semer_rows(scored: Scored, baselines: Sequence[str]) -> list[MetricRow]:
             for place, other in enumerate(baselines):
                 if other == system or other not in scored:
                     continue
-                change = paired_change(pooled(runs), pooled(scored[other][name]))
+                change = paired_change(pooled(runs), pooled(scored[other][name]), min_speakers=FEWEST)
                 rest = "" if place == 0 else f":{other}"
                 rows.append(MetricRow(system, name, f"{SEMER.name}_p{rest}", change.p, None, None, size, None))
                 if (moved := change.relative) is not None:

@@ -20,7 +20,7 @@ from gristmill.pipelines.sessions.goals import goal_truth, score_goals
 from gristmill.pipelines.sessions.learnt import PROJECTED, SUCCESSES, Learnt
 from gristmill.pipelines.sessions.projection import EmissionScores, examples, funnel, score_emitted
 from gristmill.pipelines.sessions.projection_scores import score_pairs, typed_pairs
-from gristmill.pipelines.sessions.retrained import BASE, pooled, score_tests, semer_rows
+from gristmill.pipelines.sessions.retrained import BASE, FEWEST, pooled, score_tests, semer_rows
 from gristmill.pipelines.sessions.rewrite_picture import rewrite_picture
 from gristmill.pipelines.sessions.rewrites import RewriteSettings
 from gristmill.pipelines.sessions.skill_scores import score_skills
@@ -106,8 +106,18 @@ def report(run: Run, config: Any, learnt: Sequence[Learnt], trigger: LearnedTrig
         test_sets=sizes,
         measured=[table for table in (_parts(rows), *_tables(learnt)) if table.rows],
         pictures=_pictures(learnt[0]),
-        notes=[INVENTED] if simulated else [],
+        notes=[INVENTED] if simulated else _of_own(config, learnt[0]),
     )
+
+
+def _of_own(config: Any, made: Learnt) -> list[str]:
+    """Return what is to be known of a user's own sessions."""
+    notes = ["Nothing is known to be true of these sessions: only annotated requests are a test."]
+    if any(table["user"].null_count for table in made.turns.tables(["user"])):
+        notes.append("Some turns name no user: there, sessions are counted as users.")
+    if config.skills is not None and not config.skill_requests.turns:
+        notes.append("Skills are not learnt from these turns (skill_requests.turns=true does).")
+    return notes
 
 
 def _of_parts() -> list[Measure]:
@@ -137,7 +147,10 @@ def _parts(rows: Sequence[MetricRow]) -> NumberTable:
 
 def _pictures(made: Learnt) -> list[Picture]:
     svg = "" if made.rewrites is None else rewrite_picture(made.rewrites)
-    caption = "Green: the share that succeeds at once. Bold: rewrites. Thin: what users went on to."
+    caption = (
+        "Circles: interpretations, by their turns; green: the share that succeeds at once. Bold: rewrites. Thin: what "
+        "users went on to. Shown is the largest component with a rewrite that has at most 40 interpretations."
+    )
     return [Picture("A component of interpretations, and its rewrites", svg, caption)] if svg else []
 
 
@@ -163,7 +176,7 @@ def _lost(system: str, runs: Mapping[int, RecordScores] | None) -> list[MetricRo
     whole = pooled(runs)
     if system == BASE and not whole[0].errors.any():  # it is what reads the logs
         return []
-    found = wer_interval(whole)
+    found = wer_interval(whole, min_speakers=FEWEST)
     return [MetricRow(system, "kept", LOST.name, found.value, found.low, found.high, len(whole[0].words), None)]
 
 
@@ -174,6 +187,8 @@ def _emitted(learnt: Sequence[Learnt]) -> list[MetricRow]:
     rows = []
     for name, part in ((PRECISION.name, "wrong"), (EMISSION.name, "missed")):
         whole = _pooled(scores, part)
+        if not len(whole.words):
+            continue
         found = _less(wer_interval({0: whole}))
         rows.append(MetricRow(PROJECTED, "emitted", name, found.value, found.low, found.high, len(whole.words), None))
         for seed, one in scores.items():
@@ -212,9 +227,9 @@ def _typed(config: Any) -> list[MetricRow]:
 def _rewrites(settings: RewriteSettings | None, learnt: Sequence[Learnt]) -> list[MetricRow]:
     scores: dict[str, dict[str, dict[int, Any]]] = {}
     for made in learnt:
-        if settings is None or made.rewrites is None:
+        if settings is None or made.rewrites is None or made.periods is None:
             continue
-        truth = rewrite_scores.read_truth(made.rewrites, made.turns, settings) if made.periods else None
+        truth = rewrite_scores.read_truth(made.rewrites, made.turns, settings)
         systems = {
             "markov": rewrite_scores.emitted(made.rewrites.rewrites),
             "last": rewrite_scores.last_reformulations(made.rewrites.nodes),
@@ -224,7 +239,8 @@ def _rewrites(settings: RewriteSettings | None, learnt: Sequence[Learnt]) -> lis
             own = rewrite_scores.score(rewrites, made.rewrites, truth, support, made.later_nodes)
             for name, shares in own.items():
                 scores.setdefault(system, {}).setdefault(name, {})[made.seed] = shares
-    return [row for system, own in scores.items() for row in rewrite_scores.metric_rows(system, own)]
+    rows = (row for system, own in scores.items() for row in rewrite_scores.metric_rows(system, own))
+    return [row for row in rows if row.value is not None]
 
 
 def _goals(config: Any, learnt: Sequence[Learnt]) -> list[MetricRow]:

@@ -10,9 +10,13 @@ and spans that no catalogue knows by a tagger that was trained with masked value
 
 from __future__ import annotations
 
+from functools import partial
+
 from gristmill.actors.nlu.folds import TEST
 from gristmill.actors.nlu.hypotheses import ListSettings
 from gristmill.actors.sessions.candidate_pairs import FRICTION
+from gristmill.actors.sources.objects import list_objects
+from gristmill.pipelines.inputs import check_listed, urls_of
 from gristmill.pipelines.nlu.corpora import RequestCorpusSettings, check_requests, prepare_requests, split_requests
 from gristmill.pipelines.nlu.systems import DomainSettings, train_domains
 from gristmill.pipelines.report.report import Report
@@ -31,13 +35,16 @@ from gristmill.pipelines.sessions.goals import GoalSettings, mine_goals
 from gristmill.pipelines.sessions.learnt import Learnt, test_models
 from gristmill.pipelines.sessions.meanings import MeaningFiles, meaning_groups
 from gristmill.pipelines.sessions.projection import SessionProjectionSettings, friction_parts, projection_parts
+from gristmill.pipelines.sessions.projection_scores import typed_pairs
 from gristmill.pipelines.sessions.retrained import Models, divide
 from gristmill.pipelines.sessions.rewrites import RewriteSettings, count_nodes, mine_rewrites
 from gristmill.pipelines.sessions.skill_inputs import SkillSourceSettings, skill_requests_of, turn_requests
 from gristmill.pipelines.sessions.skills import SkillSettings, give_feedback, learn_skills
 from gristmill.pipelines.sessions.teaching import TeachingSettings, learn_teaching, teach
 from gristmill.pipelines.sessions.trigger import OfferSettings, learn_trigger
+from gristmill.shards import store
 from gristmill.shards.dataset import SealedSet
+from gristmill.shards.errors import UserError
 from gristmill.shards.settings import Settings
 
 SAMPLE = 4000  # records of a plan's trial
@@ -77,8 +84,7 @@ class Config(Settings):
 
 def run(config: Config, run: Run) -> Report:
     """Run the recipe and return its report."""
-    check_requests(config.corpus)
-    check_sessions(config.sessions)
+    check(config)
 
     # Annotated requests; each seed has models and simulated sessions of its own, a user's sessions are there once.
     requests = prepare_requests(run, config.corpus)
@@ -97,6 +103,29 @@ def run(config: Config, run: Run) -> Report:
             made.skills = learn_skills(run, config.skills, asked, made.seed, f"_{made.seed}")
     run.finish()
     return session_report.report(run, config, learnt, trigger)
+
+
+def check(config: Config) -> None:
+    """Raise a ``UserError`` for mistakes that can be found before anything is made."""
+    check_requests(config.corpus)
+    check_sessions(config.sessions)
+    meanings = None if config.meanings is None else config.meanings.places
+    given = {"meanings.places": meanings, "offers.places": config.offers.places}
+    for name, places in given.items():
+        try:
+            check_listed(partial(list_objects, url, name) for url in urls_of(places))
+        except UserError as error:
+            raise UserError(f"{name}: {error}") from None
+    if config.typed is not None and config.projection is not None:
+        if not store.exists(config.typed):
+            raise UserError(f"typed: {config.typed}: no such file; expected JSONL with annotation, typed and changed")
+        next(typed_pairs(config.typed), None)
+    failure = config.rewrites.interpret.failure if config.rewrites is not None else None
+    if failure not in (None, FRICTION.name) or (failure is not None and config.projection is None):
+        raise UserError(
+            f"rewrites.interpret.failure: turns have no column {failure!r}; expected {FRICTION.name!r}, which the "
+            "projection adds, or null"
+        )
 
 
 def _learnt(run: Run, config: Config, requests: SealedSet, meanings: list[SealedSet], seed: int) -> Learnt:

@@ -146,7 +146,8 @@ def teaching_metrics(scores: Mapping[int, Mapping[str, SpanCounts]], test_set: s
 
     Draws have requests of their own, so those of all are one set, and the interval is over its requests.
     """
-    rows = []
+    rows: list[MetricRow] = []
+    scores = {seed: own for seed, own in scores.items() if any(len(one.ids) for one in own.values())}
     for system in next(iter(scores.values()), {}):
         by_seed: dict[int | None, SpanCounts] = {seed: own[system] for seed, own in scores.items()}
         for seed, counts in {**by_seed, None: together(list(by_seed.values()))}.items():

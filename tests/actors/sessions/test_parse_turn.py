@@ -89,8 +89,13 @@ def test_of_equal_values_each_slot_takes_words_of_its_own() -> None:
         (TURN | {"time": [1]}, BAD_TIME),
         (TURN | {"slots": "x"}, BAD_SLOTS),
         (TURN | {"slots": [{"value": "x"}]}, BAD_SLOTS),
-        (TURN | {"slots": [["title", None]]}, BAD_SLOTS),
+        (TURN | {"slots": [["title", []]]}, BAD_SLOTS),
         (TURN | {"score": "high"}, BAD_NUMBER),
+        (TURN | {"score": 97}, BAD_NUMBER),
+        (TURN | {"score": -0.1}, BAD_NUMBER),
+        (TURN | {"time": -5}, BAD_TIME),
+        ('{"session": 1e400, "text": "x"}', MALFORMED),
+        (TURN | {"slots": "{"}, BAD_SLOTS),
         (TURN | {"succeeded": "maybe"}, BAD_BOOLEAN),
     ],
 )
@@ -107,3 +112,15 @@ def test_a_time_without_a_zone_is_utc_and_infinity_is_none() -> None:
     assert seconds("1970-01-01 00:01:00") == 60.0
     with pytest.raises(RejectRecord):
         seconds("inf")
+
+
+@pytest.mark.parametrize("slots", ['{"title": "blue river"}', {"title": "blue river", "area": None}])
+def test_slots_of_tables_are_json_or_have_nulls(slots: object) -> None:
+    row = parsed({"session": "s", "text": "play blue river", "slots": slots})
+    assert row["slots"] == [{"name": "title", "value": "blue river", "start": 1, "end": 3}]
+
+
+def test_numbers_of_tables_with_nulls_are_whole() -> None:
+    row = parsed(TURN | {"session": 7.0, "user": 7.0})
+    assert (row["session"], row["user"]) == ("7", parsed(TURN | {"user": 7})["user"])
+    assert seconds(1_700_000_000_000_000) == seconds(1_700_000_000_000_000_000) == 1_700_000_000

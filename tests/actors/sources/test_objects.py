@@ -28,7 +28,7 @@ def lines(path: Path, *rows: object) -> Path:
 
 def test_lines_keep_their_own_ids_and_damaged_ones_their_place(tmp_path: Path) -> None:
     path = lines(tmp_path / "a.jsonl.gz", {"id": "x", "session": 1}, "{broken", {"session": 2, "id": 7})
-    rows = listed(path, required=["session"])
+    rows = listed(path, required={"session": "session"})
     assert [row["id"] for row in rows] == ["c/x", "c/a.jsonl.gz#2", "c/7"]
     assert rows[1]["raw"] == "{broken"
     assert json.loads(rows[2]["raw"]) == {"session": 2, "id": 7}
@@ -42,16 +42,16 @@ def test_an_id_that_is_there_twice_is_listed_as_a_duplicate(tmp_path: Path) -> N
 def test_rows_of_parquet_are_objects_too_with_times_as_text(tmp_path: Path) -> None:
     table = pa.table({"session": ["s"], "time": pa.array([1_700_000_000], pa.timestamp("s", tz="UTC"))})
     pq.write_table(table, tmp_path / "a.parquet")
-    (row,) = listed(tmp_path / "a.parquet", required=["session"])
+    (row,) = listed(tmp_path / "a.parquet", required={"session": "session"})
     assert json.loads(row["raw"]) == {"session": "s", "time": "2023-11-14T22:13:20+00:00"}
 
 
 def test_a_file_without_a_required_key_is_told_and_stops_no_other(tmp_path: Path) -> None:
     lines(tmp_path / "a.jsonl", {"sesion": 1})
     with pytest.raises(UserError, match="did you mean 'sesion'"):
-        listed(tmp_path, required=["session"])
+        listed(tmp_path, required={"session": "session"})
     lines(tmp_path / "b.jsonl", {"session": 1})
-    rows = listed(tmp_path, required=["session"])
+    rows = listed(tmp_path, required={"session": "session"})
     assert [row["format"] for row in rows] == [UNLISTED, "jsonl"]
 
 
@@ -65,11 +65,11 @@ def test_what_is_not_there_is_one_sentence(tmp_path: Path, name: str, said: str)
 def test_lines_of_a_table_are_objects_with_the_names_of_its_header(tmp_path: Path) -> None:
     path = tmp_path / "a.tsv"
     path.write_bytes(b'question\trewrite\nwho?\t"who won"\nx\nwhen?\t\n\xff\tb\n')
-    rows = listed(path, required=["question"])
+    rows = listed(path, required={"question": "question"})
     assert [json.loads(row["raw"]) for row in rows if row["raw"]] == [
         {"question": "who?", "rewrite": '"who won"'},
         {"question": "when?", "rewrite": None},
     ]
     assert [row["problem"] is not None for row in rows] == [False, True, False, True]
     with pytest.raises(UserError, match=r"none of the files|expected it"):
-        listed(path, required=["session"])
+        listed(path, required={"session": "session"})

@@ -59,6 +59,17 @@ def test_turns_come_in_order_each_once_and_one_without_a_session_is_rejected(tmp
     assert sorted(row["id"] for row in rows(made)) == ["a/0", "a/1", "b/0", "b/1", "b/2"]
 
 
+def test_what_is_said_again_without_number_and_time_is_no_repeat(tmp_path: Path) -> None:
+    made = own(tmp_path, [{"session": "s", "text": "stop"}] * 3)
+    assert [row["turn"] for row in rows(made)] == [0, 1, 2]
+
+
+def test_a_repeat_tells_of_the_outcome(tmp_path: Path) -> None:
+    turn = {"session": "s", "turn": 1, "text": "stop"}
+    (row,) = rows(own(tmp_path, [turn, turn | {"succeeded": True}]))
+    assert row["succeeded"] is True
+
+
 def test_a_session_of_too_many_turns_is_rejected_as_a_whole(tmp_path: Path) -> None:
     turns = [{"session": "robot", "turn": n, "text": f"ping {n}"} for n in range(60)]
     made = own(tmp_path, [*turns, {"session": "s", "text": "hello"}], order={"most": 50})
@@ -69,9 +80,13 @@ def test_a_session_of_too_many_turns_is_rejected_as_a_whole(tmp_path: Path) -> N
 def test_places_that_hold_no_turns_are_refused_before_any_work(tmp_path: Path) -> None:
     path = tmp_path / "x.jsonl"
     path.write_text('{"dialogue": 1, "text": "hi"}\n')
-    with pytest.raises(UserError, match=r"expected it, or corpus\.fields"):
+    with pytest.raises(UserError, match=r"expected it, or sessions\.fields=\{session: NAME\}"):
         check_sessions(SessionSettings(places=str(path)))
     check_sessions(SessionSettings(places=str(path), fields={"session": "dialogue"}))
+    with pytest.raises(UserError, match=r"no 'user_id' among dialogue, text; expected it, as sessions\.fields names"):
+        check_sessions(SessionSettings(places=str(path), fields={"session": "dialogue", "user": "user_id"}))
+    with pytest.raises(UserError, match="each file in one place"):
+        check_sessions(SessionSettings(places=(str(path), str(path)), fields={"session": "dialogue"}))
     with pytest.raises(UserError, match="no such file"):
         check_sessions(SessionSettings(places=str(tmp_path / "none.jsonl")))
 
