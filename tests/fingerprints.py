@@ -65,6 +65,9 @@ SESSION_FILES = {
     "overview/rephrase/slurp_recordings.jsonl.gz": json.dumps({"sentence": "wake me", "asr_text": "wake me"}),
     "overview/rephrase/snips_same_meaning_groups.jsonl.gz": json.dumps({"wordings": ["wake me", "set an alarm"]}),
     "overview/rephrase/disfl_qa_dev.tsv.gz": "squad_id\toriginal\tdisfluent\n1\twhen?\twho no when?\n",
+    "overview/rephrase/hwu64_typed_vs_normalised.jsonl.gz": json.dumps(
+        {"annotation": "wake me", "typed": "wake me", "changed": []}
+    ),
     "overview/skills/sgd_new_intent_turns.tsv.gz": "\t".join([*_TURN, "state"])
     + "\n"
     + "\t".join([*_TURN.values(), "{}"])
