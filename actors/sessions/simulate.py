@@ -56,10 +56,14 @@ class SimulationSettings(Settings):
     """Share of the turns whose outcome is known."""
     mistaken: float = Field(0.03, ge=0, le=1)
     """Share of the known outcomes that are wrong."""
-    barge_in: tuple[float, float] = (0.05, 0.4)
-    """Probabilities of barge-in: of a turn that was read rightly, and of one that failed."""
-    pause: tuple[float, float] = (8.0, 90.0)
-    """Medians of the seconds to a rephrase, and to another goal."""
+    barge_in: float = Field(0.05, ge=0, le=1)
+    """Probability that the user speaks into the response to a turn that was read rightly."""
+    barge_in_failed: float = Field(0.4, ge=0, le=1)
+    """The same of a turn that failed."""
+    pause: float = Field(90.0, gt=0)
+    """Median of the seconds to another goal."""
+    pause_rephrase: float = Field(8.0, gt=0)
+    """Median of the seconds to what is said at once after a failure."""
 
 
 class SaidAs(NamedTuple):
@@ -128,9 +132,9 @@ class Simulate(Actor):
         }
         for turn, (wording, role, soon) in enumerate(self._wordings(rng)):
             if turn:
-                at += float(own.pause[not soon] * np.exp(0.5 * rng.standard_normal()))
+                at += float((own.pause_rephrase if soon else own.pause) * np.exp(0.5 * rng.standard_normal()))
             said = wording.utterance
-            barge_in = rng.random() < own.barge_in[bool(said["failed"])]
+            barge_in = rng.random() < (own.barge_in_failed if said["failed"] else own.barge_in)
             known, mistaken = rng.random() < own.known, rng.random() < own.mistaken
             yield {
                 "id": f"{name}/{turn}",

@@ -33,10 +33,10 @@ def test_what_is_given_is_not_drawn_also_when_it_is_read_again() -> None:
         kept = given.model_dump(mode="json")
         again = DomainSettings.model_validate(kept)
         assert kept["settings"] == given.settings.model_dump(exclude_unset=True)
-        first, second = (_domain_job(one, SPLIT, "alarm", -1, 0).settings for one in (given, again))
+        first, second = (_domain_job(one, SPLIT, "alarm", -1, 0, "domain_models").settings for one in (given, again))
         assert first == second
     drawn, set_ = (
-        _domain_job(DomainSettings(settings=more), SPLIT, "alarm", 1, 0).settings.model
+        _domain_job(DomainSettings(settings=more), SPLIT, "alarm", 1, 0, "domain_models").settings.model
         for more in ({}, {"domain_c": 30.0})
     )
     assert drawn.domain_c == drawn.intent_c == set_.intent_c != set_.domain_c == 30.0

@@ -144,6 +144,7 @@ def test_killed_at_any_point_it_ends_with_the_same_bytes(finished: Path, tmp_pat
     assert weights(tmp_path) == weights(finished)
 
 
+@pytest.mark.slow
 def test_another_weighting_keeps_the_lists(finished: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     shutil.copytree(finished, out)
