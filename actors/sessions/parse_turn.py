@@ -35,7 +35,6 @@ FIELDS = (
     *("domain", "intent", "slots", "score", "succeeded", "barge_in", "rewritten"),
 )
 """What the keys of a turn may hold; each has this name, unless the user gives another."""
-REQUIRED = ("session",)
 
 _MILLISECONDS = 1e11  # a time above it is in thousandths: as seconds it would be in the year 5138
 _TRUE, _FALSE = ("true", "1", "yes"), ("false", "0", "no")
