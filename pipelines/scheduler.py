@@ -192,21 +192,26 @@ class Scheduler:
             self._work(batch)
         except BaseException as found:
             error = found
+        own = threading.current_thread()
         with self._changed:
-            del self._running[threading.current_thread()]
+            first = error is not None and self._error is None
+            if first:
+                self._error = error
+            beside = ", ".join(thread.name for thread in self._running if thread is not own)
             self._changed.notify_all()
-            if error is None or self._error is not None:
-                self._start()
-                return
-            self._error = error
-            beside = ", ".join(thread.name for thread in self._running)
-        if beside:
-            # All of it is told at the end of the run, where it is looked for.
-            said = one_line(error)
-            begin = said if len(said) <= _TOLD else f"{said[:_TOLD]} [...]"
-            self._say(f"{batch[0].name}: {begin}; the run ends once what runs beside has ended: {beside}")
-        if self._halt is not None:
-            self._halt(False)
+        if error is not None and first:
+            if beside:
+                # All of it is told at the end of the run, where it is looked for.
+                said = one_line(error)
+                begin = said if len(said) <= _TOLD else f"{said[:_TOLD]} [...]"
+                self._say(f"{batch[0].name}: {begin}; the run ends once what runs beside has ended: {beside}")
+            # Before this thread counts as ended: whoever waits for that ends the halt, and a later one would stay.
+            if self._halt is not None:
+                self._halt(False)
+        with self._changed:
+            del self._running[own]
+            self._changed.notify_all()
+            self._start()
 
     def _end(self, error: BaseException) -> None:
         """Halt what runs beside, and wait for its end; after an interruption not for long."""

@@ -207,3 +207,31 @@ def test_equal_results_are_made_by_one_thread_at_a_time() -> None:
     assert set(most) == {1}
     with alone.on("a"), alone.on("a", "b"):
         pass
+
+
+def test_no_halt_comes_after_its_end() -> None:
+    """A thread that fails alone halts the others before the run is over: a halt that came later would stay."""
+    made, told = Made(beside=True), []
+    leave = threading.Event()
+
+    def halt(now: bool) -> None:
+        leave.wait(0.2)  # the maker would go on meanwhile
+        told.append("halted")
+
+    @contextlib.contextmanager
+    def ended() -> Iterator[Halt | None]:
+        with contextlib.ExitStack() as stack:
+            stack.callback(lambda: told.append("reopened"))
+            yield halt
+
+    made.scheduler._beside = ended
+
+    def fail() -> None:
+        raise ValueError("gone")
+
+    made("broken", work=fail)
+    with pytest.raises(ValueError, match="gone"):
+        made.finish()
+    assert "halted" in told
+    leave.wait(0.5)
+    assert told[-1] == "reopened"
