@@ -152,6 +152,7 @@ def test_run_again_does_nothing(finished: Path, small: list[str]) -> None:
     assert {path: path.stat().st_mtime_ns for path in finished.rglob("*")} == before
 
 
+@pytest.mark.slow
 def test_killed_in_self_training_it_ends_with_the_same_bytes(finished: Path, small: list[str], tmp_path: Path) -> None:
     command = [sys.executable, "-m", "gristmill.pipelines.command.cli", "run", CONFIG, *small, f"out={tmp_path}"]
     process = subprocess.Popen([*command, "runner=inprocess"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
