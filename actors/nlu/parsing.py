@@ -23,7 +23,7 @@ from gristmill.actors.nlu.annotation import (
     split,
 )
 from gristmill.actors.sources.fields import check_fields
-from gristmill.actors.sources.reading import read_json
+from gristmill.actors.sources.reading import NO_OBJECT, read_json, read_object
 from gristmill.actors.sources.requests import DELIMITERS, FIELDS, LISTED, cells_of, table_form
 from gristmill.models.normalise import joined
 from gristmill.shards.errors import RejectRecord
@@ -33,7 +33,6 @@ from gristmill.shards.stage import Actor, BatchLimits
 
 ContextKind = Literal["string", "number", "boolean"]
 
-MALFORMED = "malformed record"
 NO_DOMAIN = "annotation: no domain"
 OUT_OF_SCOPE = "out of scope"
 IRRELEVANT = "marked as irrelevant"
@@ -180,10 +179,10 @@ class ParseRequest(Actor):
         return _inline(values, "answer_annotation", "intent")
 
     def _slurp(self, row: Mapping[str, Any]) -> _Request:
-        return _inline(_values(row), "sentence_annotation", "action")
+        return _inline(read_object(row["raw"]), "sentence_annotation", "action")
 
     def _massive(self, row: Mapping[str, Any]) -> _Request:
-        values = _values(row)
+        values = read_object(row["raw"])
         tokens, slots = read_brackets(_string(values, "annot_utt"))
         lang = _string(values, "locale").partition("-")[0] or None
         return _Request(tokens, _string(values, "scenario"), _string(values, "intent"), slots, lang, values)
@@ -199,24 +198,24 @@ class ParseRequest(Actor):
     def _clinc150(self, row: Mapping[str, Any]) -> _Request:
         pair = read_json(row["raw"])
         if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(part, str) for part in pair):
-            raise RejectRecord(MALFORMED)
+            raise RejectRecord(NO_OBJECT)
         text, intent = pair
         if intent == "oos":
             raise RejectRecord(OUT_OF_SCOPE)
         return _Request(split(text), row["told_domain"] or "", intent, [], None, {}, text.strip())
 
     def _jsonl(self, row: Mapping[str, Any]) -> _Request:
-        values = _values(row)
+        values = read_object(row["raw"])
         return self._columns(values | {v: values.get(name) for v, name in self.settings.fields.items()})
 
     def _table(self, row: Mapping[str, Any]) -> _Request:
         form = table_form(row["header"], self.settings.fields)
         if form is None:
-            raise RejectRecord(MALFORMED)
+            raise RejectRecord(NO_OBJECT)
         delimiter, names = form
         cells = cells_of(row["raw"], delimiter)
         if cells is None or len(cells) != len(names):
-            raise RejectRecord(MALFORMED)
+            raise RejectRecord(NO_OBJECT)
         values: dict[str, Any] = dict(zip(names, cells, strict=True))
         for name in ("slots", "tokens"):
             values[name] = _listed_in(values.get(name))
@@ -229,7 +228,7 @@ class ParseRequest(Actor):
             letters = not values.get("slots")
             text, tokens, slots = read_text(text, given, lang or self.settings.lang, letters=letters)
         elif not isinstance(tokens, list) or not all(isinstance(token, str) and token for token in tokens):
-            raise RejectRecord(MALFORMED)
+            raise RejectRecord(NO_OBJECT)
         else:
             slots = read_slots(tokens, given)
         domain, intent = _string(values, "domain"), _string(values, "intent")
@@ -250,9 +249,9 @@ def _cells(row: Mapping[str, Any]) -> dict[str, str]:
     try:
         names, cells = csv.reader([row["header"], row["raw"]], delimiter=delimiter, quoting=quoting, strict=True)
     except (csv.Error, ValueError):
-        raise RejectRecord(MALFORMED) from None
+        raise RejectRecord(NO_OBJECT) from None
     if len(names) != len(cells):
-        raise RejectRecord(MALFORMED)
+        raise RejectRecord(NO_OBJECT)
     return dict(zip(names, cells, strict=True))
 
 
@@ -263,17 +262,7 @@ def _listed_in(cell: str | None) -> Any:
     try:
         return read_json(cell)
     except (ValueError, RecursionError):
-        raise RejectRecord(MALFORMED) from None
-
-
-def _values(row: Mapping[str, Any]) -> dict[str, Any]:
-    try:
-        values = read_json(row["raw"])
-    except (ValueError, RecursionError):
-        raise RejectRecord(MALFORMED) from None
-    if not isinstance(values, dict):
-        raise RejectRecord(MALFORMED)
-    return values
+        raise RejectRecord(NO_OBJECT) from None
 
 
 def _string(values: Mapping[str, Any], name: str) -> str:
@@ -281,7 +270,7 @@ def _string(values: Mapping[str, Any], name: str) -> str:
     if value is None:
         return ""
     if not isinstance(value, str):
-        raise RejectRecord(MALFORMED)
+        raise RejectRecord(NO_OBJECT)
     return value.strip()
 
 

@@ -8,15 +8,15 @@ from typing import Any
 import pyarrow as pa
 
 from gristmill.actors.nlu.annotation import read_brackets, split
+from gristmill.actors.sessions.parse_object import listed_object
 from gristmill.actors.sessions.parse_turn import located
-from gristmill.actors.sources.reading import read_json
+from gristmill.actors.sources.reading import NO_OBJECT
 from gristmill.models.normalise import normalise
 from gristmill.shards.errors import RejectRecord
 from gristmill.shards.schema import PARENT_ID, REQUEST_FIELDS, TRUTH_FIELDS
 from gristmill.shards.settings import Settings
 from gristmill.shards.stage import Actor, BatchLimits
 
-MALFORMED = "malformed record"
 FEW = "meaning: fewer than two texts"
 _PAIRS = (
     ("original", "disfluent"),  # Disfl-QA
@@ -59,9 +59,7 @@ class ParseMeanings(Actor):
         made: list[dict[str, Any]] = []
         for row in batch.select(list(self.columns)).to_pylist():
             try:
-                if row["problem"]:
-                    raise RejectRecord(row["problem"])
-                texts = list(self._texts(row["raw"]))
+                texts = list(self._texts(listed_object(row)))
                 if len({text["text"] for text in texts}) < 2:
                     raise RejectRecord(FEW)
             except RejectRecord as reject:
@@ -72,16 +70,13 @@ class ParseMeanings(Actor):
         schema = pa.schema([REQUEST_FIELDS[0], *_FIELDS, pa.field("reject_reason", pa.string())])
         return pa.Table.from_pylist(made, schema=schema)
 
-    def _texts(self, raw: str) -> Iterator[dict[str, Any]]:
+    def _texts(self, values: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         try:
-            values = read_json(raw)
-            if not isinstance(values, dict):
-                raise RejectRecord(MALFORMED)
             intent = "_".join(one for name in ("scenario", "intent") if (one := values.get(name))) or None
             for given in self._given(values):
                 yield {"intent": intent, **_text(given, values.get("slots"), self.settings.lang)}
         except (AttributeError, IndexError, KeyError, TypeError, ValueError, RecursionError):
-            raise RejectRecord(MALFORMED) from None
+            raise RejectRecord(NO_OBJECT) from None
 
     def _given(self, values: Mapping[str, Any]) -> list[Any]:
         pairs = [self.settings.pair] if self.settings.pair else _PAIRS

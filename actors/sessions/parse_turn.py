@@ -8,20 +8,18 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-import pyarrow as pa
 from pydantic import Field, field_validator
 
 from gristmill.actors.nlu.annotation import split
+from gristmill.actors.sessions.parse_object import ParseObject
 from gristmill.actors.sources.fields import check_fields
-from gristmill.actors.sources.objects import OBJECTS
-from gristmill.actors.sources.reading import read_json
+from gristmill.actors.sources.reading import NO_OBJECT, read_json
 from gristmill.models.normalise import joined, normalise
 from gristmill.shards.errors import RejectRecord
 from gristmill.shards.schema import TURN_FIELDS
 from gristmill.shards.settings import Settings
-from gristmill.shards.stage import Actor, BatchLimits
+from gristmill.shards.stage import BatchLimits
 
-MALFORMED = "malformed record"
 NO_SESSION = "turn: no session"
 NO_TEXT = "turn: neither text nor asr_text"
 BAD_TIME = "turn: time is neither seconds nor ISO 8601"
@@ -59,7 +57,7 @@ class TurnSettings(Settings):
         return check_fields(fields, FIELDS)
 
 
-class ParseTurn(Actor):
+class ParseTurn(ParseObject):
     """Parses ``raw``, as listed by :mod:`gristmill.actors.sources.objects`, into the columns of a turn.
 
     ``turn`` is the number that the record gives, null where it has none: :mod:`gristmill.actors.sessions.turns` numbers
@@ -73,29 +71,12 @@ class ParseTurn(Actor):
     """
 
     name = "parse_turn"
-    columns = ("id", "raw", "problem")
     adds = TURN_FIELDS[1:]
-    drops = tuple(name for name in OBJECTS.names if name != "id")
     batch = BatchLimits(1024)
     settings: TurnSettings
 
-    def __call__(self, batch: pa.Table) -> pa.Table:
-        """Return the batch with the columns of a turn; records that do not parse are rejected."""
-        made = [self._row(row) for row in batch.select(list(self.columns)).to_pylist()]
-        columns = {field.name: pa.array([row.get(field.name) for row in made], field.type) for field in TURN_FIELDS}
-        kept = {name: batch[name] for name in batch.column_names if name not in (*columns, *self.drops)}
-        reasons = pa.array([row.get("reject_reason") for row in made], pa.string())
-        return pa.table({**columns, **kept, "reject_reason": reasons})
-
-    def _row(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        try:
-            if row["problem"]:
-                raise RejectRecord(row["problem"])
-            return {"id": row["id"], **self._turn(_object(row["raw"]))}
-        except RejectRecord as reject:
-            return {"id": row["id"], "reject_reason": reject.reason}
-
-    def _turn(self, values: Mapping[str, Any]) -> dict[str, Any]:
+    def parsed(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return the columns of a turn."""
         given = {name: values.get(self.settings.fields.get(name, name)) for name in FIELDS}
         session = _text(given["session"])
         if not session:
@@ -211,24 +192,14 @@ def _place(tokens: Sequence[str], words: Sequence[str], free: Sequence[bool]) ->
     return None
 
 
-def _object(raw: str | None) -> dict[str, Any]:
-    try:
-        values = read_json(raw or "")
-    except (ValueError, RecursionError):
-        raise RejectRecord(MALFORMED) from None
-    if not isinstance(values, dict):
-        raise RejectRecord(MALFORMED)
-    return values
-
-
 def _text(value: Any) -> str:
     if value is None or value != value:
         return ""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise RejectRecord(MALFORMED)
+        raise RejectRecord(NO_OBJECT)
     if isinstance(value, float):
         if not math.isfinite(value):
-            raise RejectRecord(MALFORMED)
+            raise RejectRecord(NO_OBJECT)
         if not value.is_integer():
             return str(value)
         value = int(value)  # a table with a null has whole numbers as 7.0

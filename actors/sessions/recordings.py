@@ -9,22 +9,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import pyarrow as pa
-
 from gristmill.actors.nlu.annotation import split
 from gristmill.actors.sessions.bank import MEANING
+from gristmill.actors.sessions.parse_object import ParseObject
 from gristmill.actors.sessions.parse_turn import located
-from gristmill.actors.sources.objects import OBJECTS
-from gristmill.actors.sources.reading import read_json
+from gristmill.actors.sources.reading import NO_OBJECT
 from gristmill.models.measures.wer import DELETED, INSERTED, align
 from gristmill.models.normalise import normalise
 from gristmill.models.sessions.interpretations import interpretation
 from gristmill.shards.errors import RejectRecord
 from gristmill.shards.schema import HYPOTHESES_FIELDS, REQUEST_FIELDS, TURN_FIELDS
 from gristmill.shards.settings import Settings
-from gristmill.shards.stage import Actor, BatchLimits
+from gristmill.shards.stage import BatchLimits
 
-MALFORMED = "malformed record"
 NOTHING_HEARD = "recording: nothing was heard"
 NO_ANSWER = "recording: no answer of the system"
 ASR_TEXT = next(field for field in TURN_FIELDS if field.name == "asr_text")
@@ -37,7 +34,7 @@ class AnswerSettings(Settings):
     """The system of SLURP whose answers are the readings (``multi_sfid``, ...); ``None``: domain models read them."""
 
 
-class ParseRecording(Actor):
+class ParseRecording(ParseObject):
     """Parses ``raw``, as listed by :mod:`gristmill.actors.sources.objects`, into the request as it was heard.
 
     ``tokens`` are of ``asr_text``; a slot is where its value's words were heard, by an alignment of what was said with
@@ -46,8 +43,6 @@ class ParseRecording(Actor):
     """
 
     name = "parse_recording"
-    columns = ("id", "raw", "problem")
-    drops = tuple(name for name in OBJECTS.names if name != "id")
     batch = BatchLimits(512)
     settings: AnswerSettings
 
@@ -57,33 +52,16 @@ class ParseRecording(Actor):
         answered = HYPOTHESES_FIELDS[:1] if settings.system else ()
         return {"adds": (*REQUEST_FIELDS[1:], ASR_TEXT, MEANING, *answered)}
 
-    def __call__(self, batch: pa.Table) -> pa.Table:
-        """Return the batch with the columns of a request, as heard."""
-        fields = (REQUEST_FIELDS[0], *self.contract(self.settings)["adds"])
-        made = [self._row(row) for row in batch.select(list(self.columns)).to_pylist()]
-        columns = {field.name: pa.array([row.get(field.name) for row in made], field.type) for field in fields}
-        kept = {name: batch[name] for name in batch.column_names if name not in (*columns, *self.drops)}
-        reasons = pa.array([row.get("reject_reason") for row in made], pa.string())
-        return pa.table({**columns, **kept, "reject_reason": reasons})
-
-    def _row(self, row: Mapping[str, Any]) -> dict[str, Any]:
+    def parsed(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return the columns of a request, as heard."""
         try:
-            if row["problem"]:
-                raise RejectRecord(row["problem"])
-            return {"id": row["id"], **self._recording(row["raw"])}
-        except RejectRecord as reject:
-            return {"id": row["id"], "reject_reason": reject.reason}
-
-    def _recording(self, raw: str) -> dict[str, Any]:
-        try:
-            values = read_json(raw)
             said, heard = (normalise(values[name]).lower() for name in ("sentence", "asr_text"))
             domain, intent = values["scenario"], f"{values['scenario']}_{values['action']}"
             slots = located(said.split(), values["entities"])
             answers = values.get("predictions") or {}
             answer = answers.get(self.settings.system or "")
         except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
-            raise RejectRecord(MALFORMED) from None
+            raise RejectRecord(NO_OBJECT) from None
         tokens = split(heard)
         if not tokens:
             raise RejectRecord(NOTHING_HEARD)

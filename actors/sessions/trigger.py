@@ -9,7 +9,8 @@ import numpy as np
 import pyarrow as pa
 
 from gristmill.actors.audio import set_column
-from gristmill.actors.sources.reading import read_json
+from gristmill.actors.sessions.parse_object import listed_object
+from gristmill.actors.sources.reading import NO_OBJECT
 from gristmill.models.sessions.trigger import COUNTS, MODEL, TriggerModel, TriggerSettings, fit_trigger, rate_trigger
 from gristmill.shards.artifact import read_file
 from gristmill.shards.dataset import open_sealed
@@ -19,7 +20,6 @@ from gristmill.shards.schema import PARENT_ID
 from gristmill.shards.settings import Settings
 from gristmill.shards.stage import Actor, BatchLimits
 
-MALFORMED = "malformed record"
 NO_OFFER = "session: no offer with an answer"
 NO_ANSWER = "offer: whether it was accepted is not known"
 PART = "part"
@@ -66,7 +66,7 @@ class ParseOffers(Actor):
         for row in batch.select(list(self.columns)).to_pylist():
             name = row["id"]
             try:
-                offers = list(_offers(row["raw"], row["problem"], name))
+                offers = list(_offers(listed_object(row), name))
                 made += [
                     {"id": f"{name}/{place}" if len(offers) > 1 else name, "parent_id": name, **offer}
                     for place, offer in enumerate(offers)
@@ -77,14 +77,11 @@ class ParseOffers(Actor):
         return pa.Table.from_pylist(made, schema=pa.schema(fields))
 
 
-def _offers(raw: str, problem: str | None, name: str) -> Iterator[dict[str, Any]]:
-    if problem:
-        raise RejectRecord(problem)
+def _offers(values: Mapping[str, Any], name: str) -> Iterator[dict[str, Any]]:
     try:
-        values = read_json(raw)
         found = [_offer(values, name)] if "offered" in values else list(_of_events(values, name))
     except (AttributeError, IndexError, KeyError, TypeError, ValueError, RecursionError):
-        raise RejectRecord(MALFORMED) from None
+        raise RejectRecord(NO_OBJECT) from None
     if not found:
         raise RejectRecord(NO_OFFER)
     yield from found

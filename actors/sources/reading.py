@@ -17,11 +17,12 @@ from typing import Any, BinaryIO, TypeVar
 
 from gristmill.actors.sources.unlisted import MISSING, TOO_LARGE, TRUNCATED, UNREADABLE, FileFault
 from gristmill.shards import store
-from gristmill.shards.errors import GristmillError, UserError, one_line
+from gristmill.shards.errors import GristmillError, RejectRecord, UserError, one_line
 
 LINE_BYTES = 8 << 20
 """Bytes of a line with its end; longer ones are rejected. Parsed as JSON, a line takes up to 25 times its size."""
 LONG_LINE = "line too long"
+NO_OBJECT = "malformed record"  # the reason of a record that is no JSON object
 BLOCK = 1 << 20
 _RATIO = 200  # of a gzip file; text of repeated lines seldom reaches 100
 _RATIO_FROM = 64 << 20  # decompressed bytes
@@ -139,6 +140,21 @@ def read_json(text: str) -> Any:
     if "\\ud" in text.lower():
         json.dumps(value, ensure_ascii=False).encode()
     return value
+
+
+def read_object(text: str | None) -> dict[str, Any]:
+    """Return the values of a JSON object.
+
+    Raises:
+        RejectRecord: it is none.
+    """
+    try:
+        values = read_json(text or "")
+    except (ValueError, RecursionError):
+        raise RejectRecord(NO_OBJECT) from None
+    if not isinstance(values, dict):
+        raise RejectRecord(NO_OBJECT)
+    return values
 
 
 def lines(url: str) -> Iterator[tuple[int, bytes]]:

@@ -5,12 +5,9 @@ Offers come from sessions with events, as those of Schema-Guided Dialogue (Rasto
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
-import pyarrow as pa
 
 from gristmill.actors.sessions import trigger
 from gristmill.actors.sessions.trigger import (
@@ -21,13 +18,13 @@ from gristmill.actors.sessions.trigger import (
     TriggerTraining,
     read_offers,
 )
-from gristmill.actors.sources.objects import list_objects
 from gristmill.models.measures.calibration import ece
 from gristmill.models.measures.discrimination import auc_interval
 from gristmill.models.sessions.trigger import TriggerSettings, fit_trigger, rate_trigger
-from gristmill.pipelines.inputs import Places, list_places, list_source, place_names, refuse_empty, urls_of
+from gristmill.pipelines.inputs import Places, refuse_empty
 from gristmill.pipelines.report.report import MetricRow
 from gristmill.pipelines.run import Run
+from gristmill.pipelines.sessions.listing import listed_objects
 from gristmill.shards.artifact import Artifact
 from gristmill.shards.dataset import SealedSet
 from gristmill.shards.index import Cut
@@ -67,13 +64,7 @@ def learn_trigger(run: Run, settings: OfferSettings, suffix: str = "") -> Learne
     Raises:
         UserError: there is no offer at the places.
     """
-    urls = urls_of(settings.places)
-
-    def tables() -> Iterator[pa.Table]:
-        pairs = zip(urls, place_names(urls), strict=True)
-        return list_places(partial(list_objects, url, name) for url, name in pairs)
-
-    listed = list_source(run, "listed_offers", tables, "offers")
+    listed = listed_objects(run, "listed_offers", settings.places, "offers")
     offers = run.step(Step("offers", (ParseOffers.stage(),), listed, cut=settings.shard))
     refuse_empty(offers, "offers")
     given = {"trigger": settings.training, "rate": settings.training.but(baseline=True)}

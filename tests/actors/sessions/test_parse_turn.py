@@ -14,13 +14,13 @@ from gristmill.actors.sessions.parse_turn import (
     BAD_SLOTS,
     BAD_TIME,
     BAD_TURN,
-    MALFORMED,
     NO_SESSION,
     NO_TEXT,
     ParseTurn,
     TurnSettings,
     seconds,
 )
+from gristmill.actors.sources.reading import NO_OBJECT
 from gristmill.shards.errors import RejectRecord
 
 TURN: dict[str, Any] = {"session": "s1", "text": "Play Blue River"}
@@ -75,13 +75,13 @@ def test_of_equal_values_each_slot_takes_words_of_its_own() -> None:
 @pytest.mark.parametrize(
     ("turn", "reason"),
     [
-        ("{", MALFORMED),
-        ("[1]", MALFORMED),
+        ("{", NO_OBJECT),
+        ("[1]", NO_OBJECT),
         ({"text": "hi"}, NO_SESSION),
         ({"session": "", "text": "hi"}, NO_SESSION),
         ({"session": "s"}, NO_TEXT),
         ({"session": "s", "text": " \u200b "}, NO_TEXT),
-        (TURN | {"session": ["s"]}, MALFORMED),
+        (TURN | {"session": ["s"]}, NO_OBJECT),
         (TURN | {"turn": "second"}, BAD_TURN),
         (TURN | {"turn": 1e300}, BAD_TURN),
         (TURN | {"turn": True}, BAD_TURN),
@@ -94,7 +94,7 @@ def test_of_equal_values_each_slot_takes_words_of_its_own() -> None:
         (TURN | {"score": 97}, BAD_NUMBER),
         (TURN | {"score": -0.1}, BAD_NUMBER),
         (TURN | {"time": -5}, BAD_TIME),
-        ('{"session": 1e400, "text": "x"}', MALFORMED),
+        ('{"session": 1e400, "text": "x"}', NO_OBJECT),
         (TURN | {"slots": "{"}, BAD_SLOTS),
         (TURN | {"succeeded": "maybe"}, BAD_BOOLEAN),
     ],

@@ -10,7 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from gristmill.actors.sessions.trigger import MALFORMED, NO_ANSWER, NO_OFFER, ParseOffers, TriggerTraining
+from gristmill.actors.sessions.trigger import NO_ANSWER, NO_OFFER, ParseOffers, TriggerTraining
+from gristmill.actors.sources.reading import NO_OBJECT
 from gristmill.cluster.inprocess import InProcessRunner
 from gristmill.models.sessions.trigger import TriggerModel, TriggerSettings, fit_trigger
 from gristmill.pipelines.run import Run
@@ -59,7 +60,7 @@ def test_of_a_session_only_what_was_before_the_offer_is_read() -> None:
 def test_offers_one_by_one_and_faults() -> None:
     rows = parsed({"offered": "Book", "accepted": False}, {"offered": "Book"}, "[", {"id": "a", "events": []})
     assert (rows[0]["offered"], rows[0]["accepted"], rows[0]["calls"]) == ("Book", False, None)
-    assert [row["reject_reason"] for row in rows] == [None, NO_ANSWER, MALFORMED, NO_OFFER]
+    assert [row["reject_reason"] for row in rows] == [None, NO_ANSWER, NO_OBJECT, NO_OFFER]
 
 
 def test_the_situation_tells_more_than_the_goal(tmp_path: Path) -> None:
