@@ -1,8 +1,8 @@
 """Selectors of diverse requests: the two rounds over parts beside the exact greedy choice of the whole set.
 
-    python benchmarks/diversity.py FOLDER                  # 10^6 requests: half an hour of one core, 3 GB of memory
-    python benchmarks/diversity.py FOLDER --rows 100000 --budget 500 --ground 2000
-    python benchmarks/diversity.py FOLDER --table          # 20,000 requests only, every selector
+    python -m benchmarks.diversity FOLDER                  # 10^6 requests: half an hour of one core, 3 GB of memory
+    python -m benchmarks.diversity FOLDER --rows 100000 --budget 500 --ground 2000
+    python -m benchmarks.diversity FOLDER --table          # 20,000 requests only, every selector
 
 Requests are made of templates and values with Zipf's frequencies, by seed; an embedding is the mean of those of its
 template and a value, with noise. Of coverage and of facility location, the recipe's own steps choose a budget in one
@@ -16,17 +16,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
-import resource
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
 import pyarrow as pa
 
+from benchmarks.apart import apart
 from gristmill.actors.requests.diversity import CHOSEN, GROUND, rows_of
 from gristmill.cluster.inprocess import InProcessRunner
 from gristmill.models.requests.diversity import DiversitySettings, Selector, choose_rows, value
@@ -126,23 +125,6 @@ def exact(url: str, settings: DiversitySettings, chosen: str, ground: str | None
 
     best = worth(picked.places)
     return {"seconds": seconds, "objective": worth(other) / best, "random": worth(by_chance) / best}
-
-
-def _child(pipe: Any, function: Callable[..., dict[str, Any]], *given: Any) -> None:
-    found = function(*given)
-    pipe.send({**found, "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024})
-
-
-def apart(function: Callable[..., dict[str, Any]], *given: Any) -> dict[str, Any]:
-    """Return the result of a function in a new process, with the peak of its memory."""
-    context = multiprocessing.get_context("spawn")
-    mine, other = context.Pipe()
-    process = context.Process(target=_child, args=(other, function, *given))
-    process.start()
-    other.close()
-    found = mine.recv()
-    process.join()
-    return found
 
 
 def compare(folder: Path, data: SealedSet, settings: DiversitySettings) -> None:

@@ -1,7 +1,7 @@
 """Rows by key beside DuckDB's and Polars' group-by: time of one thread each, and the memory of one worker.
 
-    python benchmarks/exchange.py FOLDER                       # 10^7 rows by 10^6 keys; needs 2 GB of disk
-    python benchmarks/exchange.py FOLDER --rows 1000000 --keys 100000 --rounds 1
+    python -m benchmarks.exchange FOLDER                       # 10^7 rows by 10^6 keys; needs 2 GB of disk
+    python -m benchmarks.exchange FOLDER --rows 1000000 --keys 100000 --rounds 1
 
 Rows of a text key and a number are sealed in shards. They are counted and summed by key: by the two steps of
 ``shards/exchange.py`` in one process with a stated memory, and by DuckDB and Polars (``pip install duckdb polars``;
@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
-import multiprocessing
 import os
 import resource
 import shutil
@@ -30,6 +29,7 @@ import psutil
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from benchmarks.apart import apart
 from gristmill.cluster.inprocess import InProcessRunner
 from gristmill.shards.dataset import SealedSet, find_sealed, seal_tables
 from gristmill.shards.engine import run_step
@@ -110,24 +110,13 @@ def measured(name: str, data: SealedSet, folder: Path, memory: int) -> dict[str,
     return {**found, "seconds": time.process_time() - begun, "growth_mb": (peak - held) / 1e6}
 
 
-def _child(pipe: Any, *given: Any) -> None:
-    pipe.send(measured(*given))
-
-
-def apart(name: str, data: SealedSet, folder: Path, memory: int) -> dict[str, Any]:
+def measured_apart(name: str, data: SealedSet, folder: Path, memory: int) -> dict[str, Any]:
     """Return :func:`measured` of a new process."""
     os.environ["POLARS_MAX_THREADS"] = "1"
     work = folder / "made"
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir()
-    context = multiprocessing.get_context("spawn")
-    mine, other = context.Pipe()
-    process = context.Process(target=_child, args=(other, name, data, work, memory))
-    process.start()
-    other.close()
-    found = mine.recv()
-    process.join()
-    return found
+    return apart(measured, name, data, work, memory)
 
 
 def main() -> None:
@@ -146,7 +135,7 @@ def main() -> None:
     runs: dict[str, list[dict[str, Any]]] = {name: [] for name in present}
     for _ in range(args.rounds):
         for name in present:
-            runs[name].append(apart(name, data, args.folder, args.memory))
+            runs[name].append(measured_apart(name, data, args.folder, args.memory))
             print(name, json.dumps(runs[name][-1]), flush=True)
     assert len({str(one["result"]) for own in runs.values() for one in own}) == 1, "the results differ"
     seconds = {name: statistics.median(one["seconds"] for one in own) for name, own in runs.items()}

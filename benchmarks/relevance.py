@@ -1,8 +1,8 @@
 """The relevance filter: its speed from shards to the requests it keeps beside scikit-learn alone, and what it finds.
 
-    python benchmarks/relevance.py FOLDER                      # 10^6 requests in one process, columns tokens and text
-    python benchmarks/relevance.py FOLDER --ray 2 --columns tokens
-    python benchmarks/relevance.py FOLDER --recall configs/expand-hwu64.yaml
+    python -m benchmarks.relevance FOLDER                      # 10^6 requests in one process, columns tokens and text
+    python -m benchmarks.relevance FOLDER --ray 2 --columns tokens
+    python -m benchmarks.relevance FOLDER --recall configs/expand-hwu64.yaml
 
 Speed: half of the requests are generated ones of which some words are others, and half are random words; words have
 Zipf's frequencies. They are sealed before anything is measured. The recipe's own steps fit the filter, score all
@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import resource
 import shutil
 import threading
@@ -34,6 +33,7 @@ import psutil
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from benchmarks.apart import apart
 from gristmill.actors.near_duplicates import DuplicateSettings, Sign
 from gristmill.actors.nlu.folds import Folds, FoldSettings
 from gristmill.actors.requests.functions import FunctionSettings, Part, PartSettings, TakePart, draw_seeds
@@ -190,22 +190,6 @@ def table_texts(url: str) -> list[str]:
 def texts_of(table: pa.Table) -> list[str]:
     has_text = "text" in table.column_names
     return table["text"].to_pylist() if has_text else pc.binary_join(table["tokens"], " ").to_pylist()
-
-
-def _child(pipe: Any, function: Callable[..., Found], *given: Any) -> None:
-    pipe.send(function(*given))
-
-
-def apart(function: Callable[..., Found], *given: Any) -> Found:
-    """Return the result of a function in a new process."""
-    context = multiprocessing.get_context("spawn")
-    mine, other = context.Pipe()
-    process = context.Process(target=_child, args=(other, function, *given))
-    process.start()
-    other.close()
-    found = mine.recv()
-    process.join()
-    return found
 
 
 def speed(folder: Path, rows: int, workers: int, columns: list[str]) -> None:

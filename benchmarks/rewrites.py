@@ -1,7 +1,7 @@
 """Rewrites of simulated sessions: precision, recall, wins and losses; and time and memory at several scales.
 
-    python benchmarks/rewrites.py FOLDER                        # three seeds of 200,000 turns
-    python benchmarks/rewrites.py FOLDER --scales 1 4 16        # and of 625,000 turns and more, to ten millions
+    python -m benchmarks.rewrites FOLDER                        # three seeds of 200,000 turns
+    python -m benchmarks.rewrites FOLDER --scales 1 4 16        # and of 625,000 turns and more, to ten millions
 
 Invented sessions: users want one of many songs, some more than others. Of a request, ``--heard`` are understood; others
 become one of a few corruptions that this song has, of which it shares one with another song, or one of the user's
@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import resource
 import shutil
 import time
@@ -29,6 +28,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from benchmarks.apart import apart
 from gristmill.cluster.inprocess import InProcessRunner
 from gristmill.pipelines.run import Run
 from gristmill.pipelines.sessions.rewrite_scores import (
@@ -160,7 +160,8 @@ def quality(folder: Path, turns: int, seeds: int, heard: float) -> Iterator[dict
 
 
 def measured(folder: Path, turns: int, heard: float) -> dict[str, Any]:
-    """Return the seconds of mining one scale, its peak of memory, and its digest."""
+    """Return the seconds of mining one scale on one thread, and its peak of memory."""
+    pa.set_cpu_count(1)
     data = simulated(folder, turns, 0, heard)
     work = folder / "scale"
     shutil.rmtree(work, ignore_errors=True)
@@ -180,23 +181,6 @@ def measured(folder: Path, turns: int, heard: float) -> dict[str, Any]:
     }
 
 
-def _child(pipe: Any, *given: Any) -> None:
-    pa.set_cpu_count(1)
-    pipe.send(measured(*given))
-
-
-def apart(*given: Any) -> dict[str, Any]:
-    """Return :func:`measured` of a new process."""
-    context = multiprocessing.get_context("spawn")
-    mine, other = context.Pipe()
-    process = context.Process(target=_child, args=(other, *given))
-    process.start()
-    other.close()
-    found = mine.recv()
-    process.join()
-    return found
-
-
 def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -211,7 +195,7 @@ def main() -> None:
         print(json.dumps(found), flush=True)
     for scale in args.scales:
         simulated(args.folder, scale * args.unit, 0, args.heard)
-        print(json.dumps({"scale": scale, **apart(args.folder, scale * args.unit, args.heard)}), flush=True)
+        print(json.dumps({"scale": scale, **apart(measured, args.folder, scale * args.unit, args.heard)}), flush=True)
 
 
 if __name__ == "__main__":

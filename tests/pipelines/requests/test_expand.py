@@ -16,11 +16,11 @@ import pytest
 from typer.testing import Result
 
 from gristmill.pipelines.requests.annotate import RequestAnnotator
-from gristmill.shards.audit import audit_below
-from gristmill.shards.dataset import SealedSet, open_sealed
+from gristmill.shards.dataset import SealedSet
 from tests.actors.embedders import make_embedder
 from tests.pipelines.commands import call
 from tests.pipelines.lineage import without_user
+from tests.pipelines.outputs import digests, made
 
 CONFIG = str(Path(__file__).parents[3] / "configs" / "expand.yaml")
 SYSTEMS = {
@@ -54,23 +54,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory, small: list[str]) -> Path
     return out
 
 
-def made(out: Path, name: str) -> SealedSet:
-    (folder,) = (out / name).iterdir()
-    return open_sealed(str(folder))
-
-
 def ids(made: SealedSet) -> set[str]:
     return {name for table in made.tables(["id"]) for name in table["id"].to_pylist()}
-
-
-def digests(out: Path) -> set[tuple[str, str]]:
-    audits = list(audit_below(str(out)))
-    assert not [gap for audit in audits for gap in audit.gaps]
-    trained = {
-        (str(path.parent.relative_to(out)), json.loads(path.read_text())["digest"])
-        for path in out.glob("*/*/artifact.json")
-    }
-    return {(audit.name, audit.digest) for audit in audits} | trained
 
 
 def test_every_system_is_measured_on_the_new_function(finished: Path) -> None:

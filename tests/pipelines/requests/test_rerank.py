@@ -18,9 +18,9 @@ from gristmill.pipelines.command.plan import make_plan
 from gristmill.pipelines.config import load
 from gristmill.pipelines.requests.annotate import RequestAnnotator
 from gristmill.shards.audit import audit_below
-from gristmill.shards.dataset import SealedSet, open_sealed
 from tests.pipelines.commands import call
 from tests.pipelines.lineage import without_user
+from tests.pipelines.outputs import made
 
 CONFIG = str(Path(__file__).parents[3] / "configs" / "rerank.yaml")
 SMALL = [
@@ -39,11 +39,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("rerank")
     assert run(out).exit_code == 0
     return out
-
-
-def made(out: Path, name: str) -> SealedSet:
-    (folder,) = (out / name).iterdir()
-    return open_sealed(str(folder))
 
 
 def weights(out: Path) -> dict[str, bytes]:

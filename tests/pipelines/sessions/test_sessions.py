@@ -14,10 +14,9 @@ import pytest
 from typer.testing import Result
 
 from gristmill.pipelines.requests.annotate import RequestAnnotator
-from gristmill.shards.audit import audit_below
-from gristmill.shards.dataset import SealedSet, open_sealed
 from tests.pipelines.commands import call
 from tests.pipelines.lineage import without_user
+from tests.pipelines.outputs import digests, made, rows
 
 CONFIG = str(Path(__file__).parents[3] / "configs" / "sessions.yaml")
 SMALL = [
@@ -54,25 +53,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory, typed: str) -> Path:
     result = run(out, "runner=inprocess", typed)
     assert result.exit_code == 0, result.stderr
     return out
-
-
-def made(out: Path, name: str) -> SealedSet:
-    (folder,) = (out / name).iterdir()
-    return open_sealed(str(folder))
-
-
-def rows(found: SealedSet) -> list[dict[str, Any]]:
-    return [row for table in found.tables() for row in table.to_pylist()]
-
-
-def digests(out: Path) -> set[tuple[str, str]]:
-    audits = list(audit_below(str(out)))
-    assert not [gap for audit in audits for gap in audit.gaps]
-    trained = {
-        (str(path.parent.relative_to(out)), json.loads(path.read_text())["digest"])
-        for path in out.glob("*/*/artifact.json")
-    }
-    return {(audit.name, audit.digest) for audit in audits} | trained
 
 
 def test_every_system_is_measured_on_later_turns(finished: Path) -> None:
