@@ -64,6 +64,7 @@ class ParseTurn(ParseObject):
     the turns of each session.
 
     Example:
+        >>> import pyarrow as pa
         >>> row = {"id": "own/1", "raw": '{"session": "s1", "text": "Play jazz", "succeeded": true}', "problem": None}
         >>> parse = ParseTurn(TurnSettings())
         >>> parse(pa.Table.from_pylist([row])).select(["session", "tokens", "succeeded"]).to_pylist()
