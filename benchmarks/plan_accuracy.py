@@ -4,7 +4,8 @@
 
 Each config is planned and then run, by the command as a user does; a ratio of 1 is a plan that is right. The parts of
 the run whose estimates are furthest off, in seconds, are shown below; parts that are made side by side add up to more
-than the run. Configs of real data are left out where that is absent (``$GRISTMILL_DATA``).
+than the run. Configs of real data are left out where that is absent (``$GRISTMILL_DATA``). ``expand-own`` has the
+steps of ``expand``, and ``fleet`` those of ``distill``.
 """
 
 from __future__ import annotations
@@ -30,6 +31,9 @@ _SPEECH = [
     "systems.student.epochs=3",
     "noise.rooms.count=40",
 ]
+_TWO_FUNCTIONS = (
+    "functions=[{name: alarm, intents: [alarm_query, alarm_set]}, {name: email, intents: [email_query, email_sendemail]}]"
+)
 SMALL = {
     "distill": [*_SPEECH, "sweep={k: [1], temperature: [1], epochs: 1}"],
     "distill-debian-noise": [*_SPEECH, "sweep={k: [1], temperature: [1], epochs: 1}"],
@@ -48,6 +52,22 @@ SMALL = {
         "selection.tune.epochs=2",
         "fine_tuning.tune.epochs=1",
     ],
+    "expand": ["seeds=[0]"],
+    "expand-hwu64": ["seeds=[0]", _TWO_FUNCTIONS],
+    "expand-snips": ["seeds=[0]", "functions=[{name: weather, intents: [GetWeather]}]"],
+    "personalise": [
+        "corpus={train_records: 800, adapter_records: 300, development_records: 40, test_records: 60, texts: 5000}",
+        "base.schedule.epochs=3",
+        "adapter.schedule.epochs=3",
+        "lists={present: [10, 100], absent: [10], words: 300}",
+    ],
+    "personalise-librispeech": [
+        "corpus.adapter_records=300",
+        "adapter.schedule.epochs=3",
+        "lists={present: [10, 100], absent: [10], own: false, words: 1000}",
+    ],
+    "sessions": ["seeds=[0]"],
+    "sessions-slurp": ["seeds=[0]", "sessions.simulation.sessions=3000"],
 }
 NEEDS = {
     "distill-digits": DATA / "speech/digits",
@@ -55,6 +75,10 @@ NEEDS = {
     "distill-debian-noise": Path("/usr/share/games/fillets-ng"),
     "rerank-hwu64": DATA / "nlu/hwu64/train",
     "bootstrap-lm-hi": DATA / "parallel/tatoeba_en_hi.tsv",
+    "expand-hwu64": DATA / "nlu/hwu64/train",
+    "expand-snips": DATA / "nlu/snips/train",
+    "personalise-librispeech": DATA / "speech/librispeech-dev",
+    "sessions-slurp": DATA / "overview/rephrase",
 }
 
 
