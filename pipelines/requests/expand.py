@@ -48,7 +48,7 @@ from gristmill.shards.dataset import SealedSet
 from gristmill.shards.settings import Settings
 from gristmill.shards.step import Step
 
-SAMPLE = 4000  # records of a plan's trial
+SAMPLE = 1000  # records of a plan's trial: the functions of a smaller one have too few requests
 SHARES = {"half": 0.5, "quarter": 0.25}
 
 
