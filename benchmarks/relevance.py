@@ -34,9 +34,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from benchmarks.apart import apart
+from gristmill.actors.embed import EmbedderSettings
 from gristmill.actors.near_duplicates import DuplicateSettings, Sign
 from gristmill.actors.nlu.folds import Folds, FoldSettings
 from gristmill.actors.requests.functions import FunctionSettings, Part, PartSettings, TakePart, draw_seeds
+from gristmill.actors.requests.relevance import RelevanceFitSettings
 from gristmill.cluster import session
 from gristmill.cluster.inprocess import InProcessRunner
 from gristmill.cluster.ray_runner import RayRunner
@@ -129,10 +131,9 @@ def filtered(out: str, workers: int, pool_url: str, seeds: str, others: str) -> 
 
     def run(name: str, requests: SealedSet) -> tuple[SealedSet, Run]:
         made = Run(f"{out}/{name}", runner)
-        systems = CellSystems(
-            made, FunctionCell(FUNCTION, 0, 0, sets[0], sets[1], requests, None), SelfTrainingSettings()
-        )
-        kept = systems.filtered("1")
+        cell = FunctionCell(FUNCTION, 0, 0, sets[0], sets[1], requests, None)
+        systems = CellSystems(made, cell, SelfTrainingSettings(), EmbedderSettings(), RelevanceFitSettings())
+        kept = systems.filtered("1", RelevanceFitSettings())
         made.finish()
         return kept, made
 
@@ -143,7 +144,7 @@ def filtered(out: str, workers: int, pool_url: str, seeds: str, others: str) -> 
     wall, own = time.perf_counter(), time.process_time()
     kept, made = run("whole", sets[2])
     own, wall = time.process_time() - own, time.perf_counter() - wall
-    fitted = next(one.url for one in made.trace if one.name == "relevance_self_1")
+    fitted = next(one.url for one in made.trace if one.name == "relevance_1")
     found = {"records": sets[2].records, "kept": kept.records, "digest": kept.digest[:12], "model": fitted}
     seconds = own + (seen.seconds() if seen else 0.0)
     session.stop()

@@ -21,15 +21,23 @@ from gristmill.shards.errors import Damaged, UserError
 from gristmill.shards.tombstone import refuse_cleaned
 from gristmill.shards.wording import nearest, or_else
 
-# The recipes of Gristmill: the command that uses what they make, what it is given, and the systems it can use; None:
-# those that were trained under their own names.
-_USES: dict[str, tuple[str, str, tuple[str, ...] | None]] = {
-    "distill": ("transcribe", "AUDIO", None),
-    "rerank": ("annotate", "REQUESTS.txt", ("R0", "R1", "R2", "R3")),
-    "expand": ("annotate", "REQUESTS.txt", ("seeds", "self", "fused_seeds", "fused")),
-    "sessions": ("annotate", "REQUESTS.txt", ("base", "successes", "projected")),
-    "personalise": ("transcribe", "AUDIO --words NAMES.txt", ("joint",)),
-    "bootstrap_lm": ("score", "TEXTS.txt", ("in_domain", "combined")),
+
+class _Use(NamedTuple):
+    """The command that uses what a recipe makes."""
+
+    verb: str
+    given: str  # what it is given, after the output
+    systems: tuple[str, ...] | None = None  # that it can use; None: those that were trained under their own names
+    unmeasured: str | None = None  # that it uses where nothing was measured, as there is no test
+
+
+_USES = {
+    "distill": _Use("transcribe", "AUDIO"),
+    "rerank": _Use("annotate", "REQUESTS.txt", ("R0", "R1", "R2", "R3")),
+    "expand": _Use("annotate", "REQUESTS.txt", ("seeds", "self", "fused_seeds", "fused"), "fused"),
+    "sessions": _Use("annotate", "REQUESTS.txt", ("base", "successes", "projected")),
+    "personalise": _Use("transcribe", "AUDIO --words NAMES.txt", ("joint",)),
+    "bootstrap_lm": _Use("score", "TEXTS.txt", ("in_domain", "combined")),
 }
 
 
@@ -104,9 +112,25 @@ class Finished:
     @property
     def usable(self) -> list[str]:
         """The systems of the report that a command of Gristmill can use."""
-        named = _USES.get(self.recipe, ("", "", None))[2]
+        named = self._use.systems
+        if self.unmeasured:
+            return list(named or ())
         systems = dict.fromkeys(row["system"] for row in self.report["metrics"])
         return [name for name in systems if name in (self.trained if named is None else named)]
+
+    @property
+    def unmeasured(self) -> str | None:
+        """The system to use where nothing was measured; ``None`` where something was, or no command can use one."""
+        return None if self.report["metrics"] else self._use.unmeasured
+
+    @property
+    def verb(self) -> str:
+        """The command that uses what the recipe makes; empty if none does."""
+        return self._use.verb
+
+    @property
+    def _use(self) -> _Use:
+        return _USES.get(self.recipe, _Use("", ""))
 
     @property
     def best(self) -> Best | None:
@@ -130,8 +154,7 @@ class Finished:
 
     def command(self, out: str) -> str:
         """Return the command that uses the best system of the run below ``out``."""
-        verb, given, _ = _USES[self.recipe]
-        return f"gristmill {verb} {shlex.quote(out)} {given}"
+        return f"gristmill {self._use.verb} {shlex.quote(out)} {self._use.given}"
 
     def describe(self, best: Best) -> str:
         """Return the values of the best system, in words."""
@@ -213,20 +236,20 @@ def open_finished(out: str, verb: str, what: str, command: str = "") -> Finished
             f"`gristmill status {shlex.quote(out)}` says how far it is. A folder of a "
             "model that it has trained can be given instead"
         )
-    other = _USES.get(found.recipe, (verb, "", None))
-    if other[0] != verb and verb != "translate":
+    if found.recipe in _USES and _USES[found.recipe].verb != verb and verb != "translate":
         raise UserError(
             f"{out}: the output of the recipe {found.recipe}, which is not used by `{command or verb}`; expected "
-            f"`gristmill {other[0]} {shlex.quote(out)} {other[1]}`"
+            f"`{found.command(out)}`"
         )
     return found
 
 
 def chosen(found: Finished, system: str | None) -> tuple[str, str]:
-    """Return the system to use, the best one or that of a name, and words that say which and why.
+    """Return the system to use, the best one or that of a name, and words that say which and why. Where nothing was
+    measured the recipe may say which one is used.
 
     Raises:
-        UserError: there is no such system, or none was measured.
+        UserError: there is no such system, or none was measured of a recipe that says no other to use then.
     """
     usable, best = found.usable, found.best
     if system is not None:
@@ -234,6 +257,8 @@ def chosen(found: Finished, system: str | None) -> tuple[str, str]:
             expected = f"one of {', '.join(usable)}" if usable else "the folder of a model: its report has none to use"
             raise UserError(f"{found.out}: has no system {system!r}{or_else(nearest(system, usable), expected)}")
         return system, f"{system}, as asked for"
+    if found.unmeasured:
+        return found.unmeasured, f"{found.unmeasured}; nothing was measured"
     if best is None:
         raise UserError(
             f"{found.out}: no system of its report can be used (it has {', '.join(found.trained) or 'no models'}); "
@@ -244,7 +269,8 @@ def chosen(found: Finished, system: str | None) -> tuple[str, str]:
 
 
 def use_of(recipe: str, report: Report, run: Run) -> Use | None:
-    """Return the best system of a run that is over, for its report; ``None`` if no command can use one."""
+    """Return the best system of a run that is over, for its report, or that to use where nothing was measured; ``None``
+    if no command can use one."""
     trained = _by_name((trace.name, trace.url) for trace in run.trace if trace.kind == "training")
     shown = {
         "metric": report.main.name if report.main else None,
@@ -252,6 +278,8 @@ def use_of(recipe: str, report: Report, run: Run) -> Use | None:
         "metrics": [row.to_json() for row in report.metrics],
     }
     found = Finished(run.out, recipe, shown, trained, {})
+    if found.unmeasured:
+        return Use(found.unmeasured, None, found.command("OUT"), "nothing was measured")
     if found.best is None or recipe not in _USES:
         return None
     model = found.model.removeprefix(run.out).strip("/") if found.model else None
@@ -259,13 +287,21 @@ def use_of(recipe: str, report: Report, run: Run) -> Use | None:
 
 
 def conclude(found: Finished) -> list[str]:
-    """Return what to say of a run at its end: its best system and the path of its model, and the next command.
+    """Return what to say of a run at its end: its best system and the path of its model, what it left to work on, and
+    the next command.
 
     Of systems that are all equal, none is called the best.
     """
-    best = found.best
-    if best is None:
-        return []
+    lines = _best_lines(found, found.best) if found.best is not None else []
+    if found.unmeasured:
+        lines.append(f"model: {found.unmeasured} (nothing was measured)")
+    lines += [f"{one['what']}: {store.join(found.out, one['file'])}" for one in found.report.get("to_do", ())]
+    if lines and found.recipe in _USES:
+        lines.append(f"next: {found.command(found.out)}")
+    return lines
+
+
+def _best_lines(found: Finished, best: Best) -> list[str]:
     lines, every = [], len(best.equal) + 1 == best.of
     if best.deaf:
         lines.append("no model hears anything yet: all have errors of 95% and more; expected more data or more epochs")
@@ -279,6 +315,4 @@ def conclude(found: Finished) -> list[str]:
         also = f", equal with {listed(best.equal)}" if best.equal else ""
         which = f"best{best.average}: {best.system} of {best.of}{also}"
     lines.append(f"{which}{found.beside} ({found.describe(best)})" + (f": {found.model}" if found.model else ""))
-    if found.recipe in _USES:
-        lines.append(f"next: {found.command(found.out)}")
     return lines

@@ -14,7 +14,7 @@ import pyarrow as pa
 from gristmill.actors.sources.reading import LINE_BYTES, all_lines
 from gristmill.shards import store
 from gristmill.shards.errors import UserError
-from gristmill.shards.stage import Stage
+from gristmill.shards.stage import BatchFunction, Stage
 from gristmill.shards.work import StageWorker, Work
 
 STDIN = "-"
@@ -24,19 +24,27 @@ T = TypeVar("T")
 
 
 class Inline:
-    """Stages whose actors are loaded once, at their first rows."""
+    """Stages whose actors are loaded once, at their first rows; a stage that ``beside`` has too is loaded for both."""
 
-    def __init__(self, *stages: Stage) -> None:
-        self._stages, self._workers = stages, list[StageWorker]()
+    def __init__(self, *stages: Stage, beside: Inline | None = None) -> None:
+        self._stages = stages
+        self._workers: dict[int, StageWorker] = {} if beside is None else beside._workers
+
+    def load(self, stage: Stage) -> BatchFunction:
+        """Return the actor of one of the stages; what is wrong with what it loads is raised here."""
+        return self._worker(stage).actor
 
     def __call__(self, table: pa.Table) -> Work:
         """Return what the stages make of rows, which have an ``id``, with those that were rejected or broke one."""
-        if not self._workers:
-            self._workers = [StageWorker(stage, 0) for stage in self._stages]
         work = Work("inline", table, table.num_rows)
-        for worker in self._workers:
+        for worker in [self._worker(stage) for stage in self._stages]:
             work = worker(work)
         return work
+
+    def _worker(self, stage: Stage) -> StageWorker:
+        if id(stage) not in self._workers:  # which holds the stage
+            self._workers[id(stage)] = StageWorker(stage, 0)
+        return self._workers[id(stage)]
 
 
 def lost(work: Work) -> Iterator[tuple[str, str, str]]:

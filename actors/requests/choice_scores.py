@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from gristmill.actors.audio import set_column
 from gristmill.actors.nearest import DISTANCE, Keep, draw
@@ -43,6 +42,7 @@ class KeepScored(Keep):
     """Rejects the records beyond a threshold of :class:`ChoiceScore`; their own ``distance``, if any, stays."""
 
     name = "chosen"
+    why = NOT_CHOSEN
     settings: DiversitySettings
 
     @classmethod
@@ -53,8 +53,7 @@ class KeepScored(Keep):
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Return the batch with ``reject_reason``."""
         scored = pa.table({"id": batch["id"], DISTANCE.name: _scores(self.settings, batch)})
-        kept = super().__call__(scored)["reject_reason"].is_null()
-        return set_column(batch, "reject_reason", pc.if_else(kept, pa.scalar(None, pa.string()), NOT_CHOSEN))
+        return set_column(batch, "reject_reason", super().__call__(scored)["reject_reason"])
 
 
 def _columns(settings: DiversitySettings) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from pydantic import Field
 
 from gristmill.actors.audio import set_column
 from gristmill.actors.embed import EMBEDDING, vectors_of
-from gristmill.actors.nearest import DISTANCE
+from gristmill.actors.nearest import DISTANCE, Keep
 from gristmill.actors.nlu.annotation import split
 from gristmill.models.normalise import normalise
 from gristmill.models.requests.relevance import MODEL, WEIGHTS, RelevanceModel, RelevanceSettings, fit
@@ -119,3 +119,17 @@ class Relevance(Actor):
         read = self._model.vector is not None and EMBEDDING in batch.column_names
         scores = self._model.score(_token_lists(batch), vectors_of(batch[EMBEDDING]) if read else None)
         return set_column(batch, DISTANCE.name, pa.array(-scores, DISTANCE.type))
+
+
+class KeepRelevant(Keep):
+    """Rejects the requests that are not among the most relevant ones, by a threshold of their ``distance``."""
+
+    version = 2  # with a reason of its own
+    why = "not among the {kept} most relevant"
+
+
+class KeepDrawn(Keep):
+    """Rejects the requests that were not drawn, by a threshold of their random ``distance``."""
+
+    version = 2  # with a reason of its own
+    why = "not among the {kept} drawn at random"

@@ -53,9 +53,13 @@ def main() -> None:
             shells.answer(typer.main.get_command(app), sys.argv[2:])
         else:
             app(prog_name="gristmill")
+    except SystemExit as end:
+        interruption.ends(end.code if isinstance(end.code, int) else int(end.code is not None))
+        raise
     except Exception:
         # A bug keeps its traceback, without the secrets of the environment that its message may quote.
         print(*map(safe, traceback.format_exc().splitlines()), sep="\n", file=sys.stderr)
+        interruption.ends(1)
         sys.exit(1)
 
 

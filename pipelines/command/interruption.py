@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import _thread
 import atexit
-import contextlib
 import os
 import signal
 import sys
@@ -30,6 +29,7 @@ _heard = 0  # the signal
 _again = False  # whether the next signal only raises again what was swallowed
 _left = False
 _sentence = _PLAIN
+_code: int | None = None  # of the process, once it is known
 
 
 def listen() -> None:
@@ -82,6 +82,16 @@ def leave(sentence: str = "") -> NoReturn:
     sys.exit(CODE)
 
 
+def ends(code: int) -> None:
+    """Say with which code the process ends from now on: at once after the handlers of its exit.
+
+    While Python takes itself down a thread of a library that still runs, as those of object storage do, can abort it:
+    it may hold the lock of a stream, or destroy what another uses.
+    """
+    global _code
+    _code = code
+
+
 def _hear(number: int, frame: FrameType | None) -> None:
     global _heard, _again
     if _again:
@@ -116,12 +126,21 @@ def _raise_again() -> None:
 
 
 def _end() -> None:
-    """End an interrupted process here: while Python takes itself down, a further signal would end it as signals do."""
-    if _left:
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(OSError, ValueError):  # nobody reads it any more
-                stream.flush()
-        os._exit(CODE)
+    """End the process here, as :func:`ends` says; an interrupted one too: while Python takes itself down, a further
+    signal would end it as signals do."""
+    code = CODE if _left else _code
+    if code is None:
+        return
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:  # nobody reads it any more
+        code = code or 1
+    except OSError as error:
+        print(f"gristmill: standard output: {error}", file=sys.stderr)
+        code = code or 1
+    except ValueError:  # closed
+        pass
+    os._exit(code)  # what was said on standard error has left with its line
 
 
 def _session() -> Any:

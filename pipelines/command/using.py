@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
@@ -189,7 +188,11 @@ def score(
 
 def annotate(
     out: Annotated[
-        str, typer.Argument(metavar="OUT", help="The output of a run of the recipe rerank, expand or sessions.")
+        str,
+        typer.Argument(
+            metavar="OUT",
+            help="The output of a run of the recipe rerank, expand or sessions, or a folder that publish wrote of one.",
+        ),
     ],
     requests: Annotated[
         list[str] | None,
@@ -219,23 +222,28 @@ def publish(
     system: Annotated[str, typer.Argument(metavar="SYSTEM", help="A system of its report; best: the best one.")],
     dest: Annotated[str, typer.Argument(metavar="DEST", help="An unused path or URL outside of OUT.")],
 ) -> None:
-    """Write a recogniser of a run as a folder to pass on: weights, units, settings, a card and an ONNX graph.
+    """Write models of a run as a folder to pass on: weights, settings and a card; of a recogniser also an ONNX graph.
 
-    The folder is a MODEL for transcribe. The graph needs the package onnx; its outputs are compared with torch's.
+    The folder of a recogniser is a MODEL for transcribe, that of models of requests an OUT for annotate. The graph
+    needs the package onnx; its outputs are compared with torch's.
     """
     from gristmill.pipelines.command.transcribe import tell
-    from gristmill.pipelines.speech.publish import publish
-    from gristmill.pipelines.speech.recognisers import GRAPH
+    from gristmill.pipelines.finished import read_finished
+    from gristmill.pipelines.requests import publish as requests
+    from gristmill.pipelines.speech import publish as speech
+    from gristmill.shards.store import absolute
 
     _refuse_empty("OUT", out)
     _refuse_empty("DEST", dest)
-    made = publish(out, system, dest, tell)
+    found = read_finished(absolute(out))
+    reads = found is not None and found.verb == "annotate"
+    made = (requests.publish if reads else speech.publish)(out, system, dest, tell)
     if not made.fresh:
         print("nothing to do: it was published earlier")
-    elif GRAPH not in made.files:
-        tell(made.graph.replace("`", ""))
+    elif made.note:
+        tell(made.note.replace("`", ""))
     print(f"published: {made.url} ({', '.join(made.files)})")
-    print(f"next: gristmill transcribe {shlex.quote(made.url)} AUDIO")
+    print(f"next: {made.command}")
 
 
 VERBS = (transcribe, translate, annotate, score, publish)

@@ -34,6 +34,7 @@ def to_json(report: Report, page: bytes = b"") -> bytes:
         "summary": summary(report),
         "verdict": None if verdict is None else verdict.to_json(),
         "use": None if report.use is None else asdict(report.use),
+        **({"to_do": [asdict(one) for one in report.to_do]} if report.to_do else {}),
         "recipe": report.recipe,
         "metric": None if report.main is None else report.main.name,
         "baseline": report.baseline or None,

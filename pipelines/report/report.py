@@ -280,6 +280,14 @@ class Use:
 
 
 @dataclass
+class ToDo:
+    """A file beside the report for its reader to work on."""
+
+    file: str  # its path below the output
+    what: str  # "5 requests to annotate"
+
+
+@dataclass
 class Report:
     """The content of the two files; empty sections are left out of the page."""
 
@@ -314,6 +322,7 @@ class Report:
     versions: Mapping[str, str] = field(default_factory=dict)
     examples: Sequence[ExampleTexts] = ()
     use: Use | None = None  # filled in when the run is over
+    to_do: Sequence[ToDo] = ()
     notes: Sequence[str] = ()
 
     @property

@@ -39,7 +39,16 @@ def _best(report: Report, one: SetVerdict) -> str:
 
 
 def use(report: Report) -> str:
-    """Show where the model of the best usable system is, and the commands that use it."""
+    """Show where the model of the best usable system is, the commands that use it, and what there is to work on."""
+    left = "".join(
+        f'<p class="use">{escape(one.what[:1].upper() + one.what[1:])}: <code>{escape(one.file)}</code>, beside this '
+        "page.</p>"
+        for one in report.to_do
+    )
+    return _next(report) + left
+
+
+def _next(report: Report) -> str:
     if report.use is None:
         return ""
     given = report.use

@@ -17,25 +17,20 @@ import pyarrow as pa
 
 from gristmill.actors.nlu.annotation import read_text
 from gristmill.actors.nlu.folds import TEST
-from gristmill.actors.nlu.hypotheses import Hypotheses, ListSettings, readers
-from gristmill.actors.nlu.rerank import Rerank, artifacts_of, read_weights
 from gristmill.models.nlu.domain import Slot
-from gristmill.pipelines.finished import Finished, chosen, open_finished
-from gristmill.pipelines.inline import Inline, in_batches, lost, one_by_one
-from gristmill.pipelines.nlu.systems import DOMAIN_MODELS
-from gristmill.pipelines.requests.context import contexts, type_of, whole
-from gristmill.pipelines.requests.function_models import function_reader
-from gristmill.pipelines.requests.reading import RankedReadings, RequestReader
+from gristmill.pipelines.finished import Finished, open_finished
+from gristmill.pipelines.inline import in_batches, lost, one_by_one
+from gristmill.pipelines.requests.context import type_of, whole
+from gristmill.pipelines.requests.function_models import function_models, function_reader
+from gristmill.pipelines.requests.published import published_models
+from gristmill.pipelines.requests.ranked_models import NO_TEXT, ranked_models, ranked_reader
+from gristmill.pipelines.requests.reading import RequestModels, RequestReader
 from gristmill.shards import processor, store
-from gristmill.shards.artifact import Artifact
-from gristmill.shards.errors import RejectRecord, UserError
+from gristmill.shards.errors import RejectRecord
 from gristmill.shards.schema import SLOT
 
 Request = str | Mapping[str, Any] | None  # a text, or one with its context
 
-NO_TEXT = "no text"  # the problem of a blank request
-_WEIGHTED = ("R1", "R2", "R3")  # systems with re-rankers
-_ALL = (*_WEIGHTED, "R0", "base")  # systems of the domain models of annotated requests; others have their own
 _MARKS = " .?!…。？！।؟"  # at the end of a request that is written; those that models are trained on have none
 
 
@@ -59,17 +54,17 @@ class RequestAnnotator:
     """Reads requests with the domain models of a run, ranked by the re-rankers of its best system or of ``system``.
 
     Its models are those of all training data, of the first seed. Of a run of the expansion they are the recognisers of
-    its new functions, of which each accepts requests for itself.
+    its new functions, of which each accepts requests for itself. ``out`` may be a published folder of such models.
 
     Raises:
         UserError: there is no such run or system, or this machine does not offer the instruction set.
+        GristmillError: the published folder is damaged.
         Damaged: a model is not as it was trained.
     """
 
     def __init__(self, out: store.Place, *, system: str | None = None) -> None:
         processor.check()
-        found = open_finished(store.absolute(out), "annotate", "the output of a run that trains domain models")
-        self._reader = (function_reader if found.recipe == "expand" else _ranked)(found, system)
+        self._reader = _reader(store.absolute(out), system)
         self.said, self.domains = self._reader.said, self._reader.domains
         self.columns = tuple(self._reader.context)
 
@@ -144,48 +139,13 @@ def _best(text: str, readings: Sequence[Mapping[str, Any]], best: int) -> Annota
     return AnnotatedRequest(text, first["domain"], first["intent"], slots, first["confidence"], tuple(ordered))
 
 
-def _ranked(found: Finished, system: str | None) -> RequestReader:
-    """Return the domain models of a run of rerank, with the re-rankers of a system, or those of a run of sessions."""
-    name, said = chosen(found, system)
-    trained = DOMAIN_MODELS if name in _ALL else f"{DOMAIN_MODELS}_{name}"
-    models = _of_first_seed(found, trained, left_out=None)
-    if not models:
-        raise UserError(
-            f"{found.out}: the recipe {found.recipe} trained no domain models; expected that of rerank, expand or "
-            "sessions"
-        )
-    weights = _of_first_seed(found, "weights", loss=name, context=_context(found)) if name in _WEIGHTED else {}
-    context = contexts([read_weights(one.url, domain) for domain, one in weights.items()])
-    lists = ListSettings.model_validate(found.report["recipe"].get("lists", {}))
-    refs: Any = readers({TEST: models})
-    ranking: Any = artifacts_of({domain: one.ref for domain, one in weights.items()})
-    read = Inline(Hypotheses.stage(lists, **refs), Rerank.stage(**ranking))
-    return RequestReader(said, tuple(models), context, read, _readings, NO_TEXT)
+def run_models(found: Finished, system: str | None) -> RequestModels:
+    """Return the models of a run's best system, or of ``system``; raises as :class:`RequestAnnotator`."""
+    return (function_models if found.recipe == "expand" else ranked_models)(found, system)
 
 
-def _readings(row: Mapping[str, Any]) -> RankedReadings:
-    kept = ("domain", "intent", "slots")
-    readings = [
-        {**{name: one[name] for name in kept}, "confidence": score}
-        for one, score in zip(row["hypotheses"], row["scores"], strict=True)
-    ]
-    return RankedReadings(readings, row["best"] if row["best"] >= 0 else None)
-
-
-def _context(found: Finished) -> list[str]:
-    return list(found.report["recipe"].get("weights", {}).get("context", []))
-
-
-def _of_first_seed(found: Finished, training: str, **wanted: Any) -> dict[str, Artifact]:
-    """Return the artifacts of a training by domain: those of the first seed whose settings are the ``wanted`` ones.
-
-    A setting at its default is not in an artifact's identity.
-    """
-    seed = found.report["run"]["seeds"][0]
-    defaults: dict[str, Any] = {"seed": 0, "left_out": None, "context": [], "loss": "R3"}
-    made = {}
-    for one in found.artifacts(training):
-        settings = defaults | one.identity.get("settings", {})
-        if settings["seed"] == seed and all(settings[name] == value for name, value in wanted.items()):
-            made[settings["domain"]] = one
-    return dict(sorted(made.items()))
+def _reader(url: str, system: str | None) -> RequestReader:
+    given = published_models(url, system)
+    if given is None:
+        given = run_models(open_finished(url, "annotate", "the output of a run that trains domain models"), system)
+    return (function_reader if given.kind == "functions" else ranked_reader)(given)

@@ -48,7 +48,7 @@ from gristmill.shards.dataset import SealedSet
 from gristmill.shards.settings import Settings
 from gristmill.shards.step import Step
 
-SAMPLE = 4000  # records of a plan's trial
+SAMPLE = 1000  # records of a plan's trial: the functions of a smaller one have too few requests
 SHARES = {"half": 0.5, "quarter": 0.25}
 
 
@@ -115,9 +115,11 @@ def run(config: Config, run: Run) -> Report:
     expansions = [_expanded(run, config, cell) for cell in cells]
     tested = [_tested(run, one) for one in expansions]
     run.finish()
+    report = _report(run, config, expansions, tested)
     if config.own:
-        write_proposals(run.out, {one.cell.function: one.proposed for one in expansions if one.proposed})
-    return _report(run, config, expansions, tested)
+        proposed = {one.cell.function: one.proposed for one in expansions if one.proposed}
+        report.to_do = write_proposals(run.out, proposed)
+    return report
 
 
 def _expanded(run: Run, config: Config, cell: FunctionCell) -> Expansion:

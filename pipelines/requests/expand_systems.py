@@ -17,7 +17,7 @@ from gristmill.actors.requests.functions import FunctionSettings, Reveal
 from gristmill.actors.requests.paraphrase_trainer import ParaphraseTraining
 from gristmill.actors.requests.paraphrases import Paraphrases, collect
 from gristmill.actors.requests.propagation import PropagationSettings, accept
-from gristmill.actors.requests.relevance import Relevance, RelevanceFitSettings
+from gristmill.actors.requests.relevance import KeepDrawn, KeepRelevant, Relevance, RelevanceFitSettings
 from gristmill.actors.requests.slot_teacher import SlotTeacherSettings, SlotTeacherTraining, TeachSlots
 from gristmill.models.nlu.linear import LinearSettings
 from gristmill.pipelines.nearest import nearest_limit
@@ -102,6 +102,9 @@ class CellSystems:
         first_cut: RelevanceFitSettings,
     ) -> None:
         self._run, self._cell, self._training, self._embedder = run, cell, training, embedder
+        # What is fitted to the seeds alone is one for all systems of equal settings.
+        self._of_seeds: dict[RelevanceFitSettings, Artifact] = {}
+        self._first: dict[RelevanceFitSettings, SealedSet] = {}
         self._candidates = cell.pool if cell.embedded else self._first_cut(first_cut)
 
     def recogniser(self, name: str, settings: FunctionRecogniserSettings, *added: SealedSet) -> Artifact:
@@ -123,21 +126,30 @@ class CellSystems:
     def _first_cut(self, settings: RelevanceFitSettings) -> SealedSet:
         """Embed the most relevant requests of a large pool by n-grams, among which all rounds filter."""
         scored = self._scored("first_cut", settings.but(embedding=0.0), self._cell.pool)
-        kept = self._nearest("first_cut", scored, ThresholdSettings(count=self._training.first_cut))
+        kept = self._kept("first_cut", scored, ThresholdSettings(count=self._training.first_cut))
         return embedded(self._run, f"candidates_{self._cell.name}", kept, self._embedder)
 
     def filtered(self, name: str, settings: RelevanceFitSettings, labelled: Sequence[SealedSet] = ()) -> SealedSet:
         """Keep the most relevant requests of the pool: fitted, scored on all workers, and cut exactly."""
+        if not labelled and settings in self._first:
+            return self._first[settings]
         scored = self._scored(name, settings, self._candidates, labelled)
-        return self._nearest(f"filtered_{name}", scored, ThresholdSettings(count=self._training.count))
+        kept = self._kept(f"filtered_{name}", scored, ThresholdSettings(count=self._training.count))
+        return kept if labelled else self._first.setdefault(settings, kept)
 
     def _scored(
         self, name: str, settings: RelevanceFitSettings, requests: SealedSet, labelled: Sequence[SealedSet] = ()
     ) -> SealedSet:
-        cell = self._cell
-        inputs = {"seeds": [cell.seeds, *labelled], "others": cell.others}
+        fitted = self._fitted(name, settings, labelled)
+        stage = Relevance.stage(relevance=fitted.ref)
+        return self._run.step(Step(f"scored_{name}_{self._cell.name}", (stage,), requests))
+
+    def _fitted(self, name: str, settings: RelevanceFitSettings, labelled: Sequence[SealedSet]) -> Artifact:
+        if not labelled and settings in self._of_seeds:
+            return self._of_seeds[settings]
+        inputs = {"seeds": [self._cell.seeds, *labelled], "others": self._cell.others}
         fitted = self._run.train(TrainJob(f"relevance_{name}", relevance.train, settings, inputs, stepwise=False))
-        return self._run.step(Step(f"scored_{name}_{cell.name}", (Relevance.stage(relevance=fitted.ref),), requests))
+        return fitted if labelled else self._of_seeds.setdefault(settings, fitted)
 
     def self_trained(
         self,
@@ -189,7 +201,7 @@ class CellSystems:
         """Return as many random requests as another set has."""
         stage = DrawnDistance.stage(DrawSettings(seed=self._cell.draw))
         far = self._run.step(Step(f"drawn_{name}_{self._cell.name}", (stage,), requests))
-        found = self._nearest(f"random_{name}", far, later(_as_many, like))
+        found = self._kept(f"random_{name}", far, later(_as_many, like), KeepDrawn)
         name = f"embedded_{name}_{self._cell.name}"
         return found if self._cell.embedded else embedded(self._run, name, found, self._embedder)
 
@@ -205,9 +217,11 @@ class CellSystems:
         pairs = self._run.step(Step(f"pairs_{name}", (embedder_stage(self._embedder),), filled))
         return self._run.train(TrainJob("detector", paraphrase_trainer.train, settings, {"data": pairs}))
 
-    def _nearest(self, name: str, scored: SealedSet, settings: ThresholdSettings) -> SealedSet:
+    def _kept(
+        self, name: str, scored: SealedSet, settings: ThresholdSettings, by: type[Keep] = KeepRelevant
+    ) -> SealedSet:
         limit = nearest_limit(self._run, name, scored, settings)
-        return self._run.step(Step(f"{name}_{self._cell.name}", (Keep.stage(threshold=limit.ref),), scored))
+        return self._run.step(Step(f"{name}_{self._cell.name}", (by.stage(threshold=limit.ref),), scored))
 
 
 def _as_many(like: SealedSet) -> ThresholdSettings:

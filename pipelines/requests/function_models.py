@@ -13,24 +13,20 @@ from gristmill.actors.requests.function_reader import Detect, DetectSettings
 from gristmill.models.normalise import joined
 from gristmill.pipelines.finished import Finished, chosen
 from gristmill.pipelines.inline import Inline
-from gristmill.pipelines.requests.reading import RankedReadings, RequestReader
+from gristmill.pipelines.requests.reading import RankedReadings, RequestModels, RequestReader
 from gristmill.shards.artifact import Artifact
 from gristmill.shards.errors import UserError
 
 _WHOLE = "fused"
 
 
-def function_reader(found: Finished, system: str | None) -> RequestReader:
-    """Return the recognisers of a run's best system, of ``system``, or where nothing was measured of ``fused``.
-
-    They are those of the first draw and number of seeds. A request is of the function that accepts it, of several of
-    the one that is furthest above its threshold.
+def function_models(found: Finished, system: str | None) -> RequestModels:
+    """Return the recognisers of a run's best system, or of ``system``: those of the first draw and number of seeds.
 
     Raises:
         UserError: there is no such system.
     """
-    known = system is not None or found.best is not None
-    name, said = chosen(found, system) if known else (_WHOLE, f"{_WHOLE}; nothing was measured")
+    name, said = chosen(found, system)
     recipe = found.report["recipe"]
     in_rounds = {"self", _WHOLE}
     training = f"model_{name}_{recipe['training']['rounds']}" if name in in_rounds else f"model_{name}"
@@ -39,16 +35,24 @@ def function_reader(found: Finished, system: str | None) -> RequestReader:
         models.setdefault(one.identity["settings"]["domain"], one)
     if not models:
         raise UserError(f"{found.out}: has no model of {name}; expected the output of a run of the recipe expand")
-    stages = []
+    embedder = None
     if recipe[_WHOLE if name.startswith(_WHOLE) else "recogniser"]["model"]["embedding"]:
-        stages.append(embedder_stage(EmbedderSettings.model_validate(recipe["embedder"])))
-    refs: Any = {f"read_{domain}": one.ref for domain, one in models.items()}
-    read = Inline(*stages, Detect.stage(DetectSettings(systems=tuple(models)), **refs))
+        embedder = EmbedderSettings.model_validate(recipe["embedder"])
+    return RequestModels(name, said, "functions", models, embedder=embedder)
+
+
+def function_reader(given: RequestModels) -> RequestReader:
+    """Return what reads requests by recognisers: a request is of the function that accepts it, of several of the one
+    that is furthest above its threshold."""
+    stages = [] if given.embedder is None else [embedder_stage(given.embedder)]
+    refs: Any = {f"read_{domain}": one.ref for domain, one in given.models.items()}
+    read = Inline(*stages, Detect.stage(DetectSettings(systems=tuple(given.models)), **refs))
 
     def readings(row: Mapping[str, Any]) -> RankedReadings:
-        return _readings(row, list(models))
+        return _readings(row, list(given.models))
 
-    return RequestReader(said, tuple(sorted(models)), {}, lambda table: read(_with_text(table)), readings, None)
+    domains = tuple(sorted(given.models))
+    return RequestReader(given.said, domains, {}, lambda table: read(_with_text(table)), readings, None)
 
 
 def _with_text(table: pa.Table) -> pa.Table:

@@ -1,14 +1,17 @@
-"""What reads requests in this process: the models of a finished run, whatever its recipe."""
+"""What reads requests in this process: the models of a finished run or of a published folder, whatever their recipe."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
 
 import pyarrow as pa
 
+from gristmill.actors.embed import EmbedderSettings
+from gristmill.actors.nlu.hypotheses import ListSettings
 from gristmill.pipelines.requests.context import ContextColumn
+from gristmill.shards.artifact import Artifact
 from gristmill.shards.work import Work
 
 
@@ -17,6 +20,25 @@ class RankedReadings(NamedTuple):
 
     readings: Sequence[Mapping[str, Any]]
     best: int | None
+
+
+@dataclass(frozen=True)
+class RequestModels:
+    """The models of one system that read requests, by domain."""
+
+    system: str
+    said: str
+    """Which system it is, and why."""
+    kind: Literal["functions", "ranked"]
+    """Recognisers of new functions, each of which accepts a request or not; or domain models, whose readings are
+    ranked."""
+    models: Mapping[str, Artifact]
+    weights: Mapping[str, Artifact] = field(default_factory=dict)
+    """Re-rankers; none: the readings are ranked without weights."""
+    lists: ListSettings | None = None
+    """The lists that are ranked."""
+    embedder: EmbedderSettings | None = None
+    """The sentence embeddings that the models read; ``None``: they read words alone."""
 
 
 @dataclass(frozen=True)

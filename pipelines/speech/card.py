@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from gristmill.models.speech.features import FeatureSettings
+from gristmill.pipelines.card import UNKNOWN, ancestors, as_code, figures, origin
 from gristmill.pipelines.finished import Finished
-from gristmill.pipelines.report.measures import PERCENT
 from gristmill.pipelines.speech.lengths import Lengths
-from gristmill.shards.safe_text import redacted
 
-_UNKNOWN = "not known to Gristmill: state it before you pass the model on"
 _GENERATED = "Apache-2.0: sentences of `home-assistant-intents`, spoken by `hibari-tts`"
 _MIXED = f"{_GENERATED} and by eSpeak NG, a program under the GPL-3.0-or-later"
 
@@ -22,7 +20,6 @@ class PublishedModel:
     """What a card says of a model beside its run."""
 
     system: str
-    seed: int
     digest: str
     parameters: int
     units: str
@@ -38,9 +35,8 @@ class PublishedModel:
 
 def write_card(run: Finished, model: PublishedModel) -> str:
     """Return ``README.md``."""
-    return "\n".join(
-        [*_head(run, model), *_loading(model), *_figures(run, model), *_data(run, model), *_rest(run, model)]
-    )
+    parts = (_head(run, model), _loading(model), figures(run, model.system, "reference words"), _data(run, model))
+    return "\n".join([line for part in parts for line in part] + [*origin(run, [model.digest])])
 
 
 def _head(run: Finished, model: PublishedModel) -> Iterator[str]:
@@ -98,34 +94,9 @@ def _loading(model: PublishedModel) -> Iterator[str]:
     )
 
 
-def _figures(run: Finished, model: PublishedModel) -> Iterator[str]:
-    report = run.report
-    measure = next(one for one in report["measures"] if one["name"] == report["metric"])
-    scale, unit = (100.0, " %") if measure["unit"] == PERCENT.name else (1.0, "")
-    rows = [row for row in report["metrics"] if row["metric"] == report["metric"] and row["seed"] is None]
-    baseline = report["baseline"]
-    seeds = report.get("run", {}).get("seeds", [0])
-    yield from ("## Figures", "")
-    several = f"means over seeds {', '.join(map(str, seeds))}, of which this model is of {model.seed}; "
-    yield f"{measure['label']} of `{model.system}` ({several if len(seeds) > 1 else ''}95 % bootstrap intervals):"
-    theirs = {row["test_set"]: row["value"] for row in rows if row["system"] == baseline != model.system}
-    beside = f" `{baseline}` |" if theirs else ""
-    yield from ("", f"| test set | {measure['label']} | interval | of |{beside}", "| --- " * (4 + bool(beside)) + "|")
-    for row in rows:
-        if row["system"] == model.system:
-            own, low, high = (_shown(row[name], scale, unit) for name in ("value", "low", "high"))
-            other = f" {_shown(theirs.get(row['test_set']), scale, unit)} |" if theirs else ""
-            yield f"| {row['test_set']} | {own} | {low} to {high} | {row['n']:,} reference words |{other}"
-    yield ""
-
-
-def _shown(value: float | None, scale: float, unit: str) -> str:
-    return "–" if value is None else f"{value * scale:.1f}{unit}"
-
-
 def _data(run: Finished, model: PublishedModel) -> Iterator[str]:
     """Yield the sets of speech that the model was made of, or tested on, and where they come from."""
-    made_of = _ancestors(run.report["lineage"], model.digest)
+    made_of = ancestors(run.report["lineage"], [model.digest])
     corpus = run.report["recipe"].get("corpus", {})
     roles = {
         "labelled": "training: speech and text",
@@ -146,12 +117,12 @@ def _data(run: Finished, model: PublishedModel) -> Iterator[str]:
             yield f"| {name} | {role} | {records:,} | {hours:.2f} | {place} | {licence} |"
     noise = run.report["recipe"].get("noise", {}).get("folder")
     if "noise_bank" in made_of:
-        licence = _UNKNOWN if noise else "no recordings"
-        yield f"| noise_bank | training: noise | – | – | {_code(noise) if noise else 'generated'} | {licence} |"
+        licence = UNKNOWN if noise else "no recordings"
+        yield f"| noise_bank | training: noise | – | – | {as_code(noise) if noise else 'generated'} | {licence} |"
     source = run.report["recipe"].get("teacher", {})
     if source.get("source", "trained") != "trained":
-        place = _code(source["model"]) if source.get("model") else source["source"]
-        yield f"| – | labels by a teacher from outside | – | – | {place} | {_UNKNOWN} |"
+        place = as_code(source["model"]) if source.get("model") else source["source"]
+        yield f"| – | labels by a teacher from outside | – | – | {place} | {UNKNOWN} |"
     yield from ("", f"It was made of: {', '.join(f'`{name}`' for name in made_of)}.", "")
 
 
@@ -160,37 +131,8 @@ def _origin(name: str, corpus: Mapping[str, Any]) -> tuple[str, str]:
     kind = corpus.get("kind")
     files = [corpus.get(part) for part in ("labelled", "unlabelled", "test")]
     if kind == "digits" or (kind is None and corpus.get("digits") and not any(files)):
-        return _code(corpus.get("digits")), _UNKNOWN
+        return as_code(corpus.get("digits")), UNKNOWN
     if kind == "files" or (kind is None and any(files)) or name == "transcribed":
         given = corpus.get(name) or corpus.get("labelled")  # a test part that is not given is held out of the labelled
-        return _code(given), _UNKNOWN
+        return as_code(given), UNKNOWN
     return "synthesised requests", _MIXED if corpus.get("voices") == "mixed" else _GENERATED
-
-
-def _code(places: Any) -> str:
-    """Return places as code; of a path on the machine of the run its last two names."""
-    given = [places] if isinstance(places, str) else places or []
-    return ", ".join(f"`{redacted(place if '://' in place else '/'.join(place.split('/')[-2:]))}`" for place in given)
-
-
-def _ancestors(lineage: Sequence[Mapping[str, Any]], digest: str) -> list[str]:
-    """Return the names of what the model of a digest was made of, inputs first."""
-    inputs = {node["name"]: node["inputs"] for node in lineage}
-    waiting = [node["name"] for node in lineage if node["digest"] == digest]
-    found: set[str] = set()
-    while waiting:
-        for name in inputs.get(waiting.pop(), ()):
-            if name not in found:
-                found.add(name)
-                waiting.append(name)
-    return [node["name"] for node in lineage if node["name"] in found]
-
-
-def _rest(run: Finished, model: PublishedModel) -> Iterator[str]:
-    versions = ", ".join(f"{name} {version}" for name, version in run.report.get("versions", {}).items())
-    yield from (
-        "## Where it comes from",
-        "",
-        f"Digest of the training's artifact: `{model.digest}`. Made with {versions}.",
-    )
-    yield ""

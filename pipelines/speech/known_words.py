@@ -6,18 +6,20 @@ import hashlib
 from dataclasses import dataclass, field
 
 from gristmill.actors.ngram_files import STORE, file_of
-from gristmill.actors.speech.decode import Decode, DecoderStageSettings, make_decoder
-from gristmill.actors.speech.decode_listed import DecodeListed, ListedSettings, read_words
+from gristmill.actors.speech.decode import Decode, DecoderStageSettings
+from gristmill.actors.speech.decode_listed import DecodeListed, ListedSettings
 from gristmill.actors.speech.lexicon_files import lexicon_file
-from gristmill.actors.speech.personal_model import SETTINGS_FILE, PersonalModel
+from gristmill.actors.speech.personal_model import SETTINGS_FILE
 from gristmill.models.speech.decoder import DecoderSettings
 from gristmill.models.speech.personal import PersonalSettings
-from gristmill.models.speech.units import Units
-from gristmill.models.speech.word_list import WordList
 from gristmill.shards import store
 from gristmill.shards.artifact import get_artifact
 from gristmill.shards.errors import UserError
-from gristmill.shards.stage import ArtifactRef, Stage
+from gristmill.shards.stage import ArtifactRef, BatchFunction, Stage
+
+_LANGUAGE = "a language model: a store, an ARPA file, or a folder that holds one"
+_LEXICON = "a lexicon: a text with a word a line"
+_LIST = "a text with a word or phrase a line"
 
 
 @dataclass(frozen=True)
@@ -48,46 +50,37 @@ class KnownWords:
         if self.lm is None and self.lexicon is None and self.listed is None:
             raise UserError("words: no language model, no lexicon and no list; expected one of them")
 
-    def stage(self, model: ArtifactRef, units: Units, beam: int | None, device: str) -> Stage:
-        """Return the stage that transcribes by a model of units; ``beam``, if given, is the width of the search.
+    def stage(self, model: ArtifactRef, beam: int | None, device: str) -> Stage:
+        """Return the stage that transcribes by a model; ``beam``, if given, is the width of the search.
 
         Raises:
-            UserError: the width is 0, or see :class:`~gristmill.actors.speech.decode.Decode` and
-                :class:`~gristmill.actors.speech.decode_listed.DecodeListed`.
+            UserError: the width is 0, or there is no such file. What is wrong with the words is told by
+                :class:`~gristmill.actors.speech.decode.Decode` and
+                :class:`~gristmill.actors.speech.decode_listed.DecodeListed`, which load them.
         """
         if beam == 0:
             raise UserError("beam: 0 is the best path, which goes through no words; expected 1 or more")
-        language = None if self.lm is None else file_of(store.absolute(self.lm))
-        lexicon = None if self.lexicon is None else lexicon_file(store.absolute(self.lexicon))
+        language = None if self.lm is None else _ref(file_of(store.absolute(self.lm)), _LANGUAGE)
+        lexicon = None if self.lexicon is None else _ref(lexicon_file(store.absolute(self.lexicon)), _LEXICON)
         if self.listed is not None:
             settings = ListedSettings(personal=self._personal(model, beam), device=device)
-            listed = _ref(store.absolute(self.listed))
-            return DecodeListed.stage(
-                settings, model=model, listed=listed, lexicon=_ref(lexicon), language=_ref(language)
-            )
+            listed = _ref(store.absolute(self.listed), _LIST)
+            return DecodeListed.stage(settings, model=model, listed=listed, lexicon=lexicon, language=language)
         given = DecoderStageSettings(**(self.search or DecoderSettings()).model_dump(), device=device)
         if beam is not None:
             given = given.but(beam=beam)
-        make_decoder(units, given, lexicon, language)  # so that mistakes are told before any work
-        return Decode.stage(given, model=model, lexicon=_ref(lexicon), language=_ref(language))
+        return Decode.stage(given, model=model, lexicon=lexicon, language=language)
 
-    def problems(self, model: ArtifactRef, units: Units) -> tuple[str, ...]:
-        """Return what a user should know of the list: sentences about entries that act otherwise than written.
+    def problems(self, loaded: BatchFunction) -> tuple[str, ...]:
+        """Return what a user should know of the list by the actor that has it: sentences about entries that act
+        otherwise than written.
 
         Raises:
-            UserError: as :meth:`stage`.
+            UserError: none of its entries can act.
         """
-        if self.listed is None:
+        if not isinstance(loaded, DecodeListed):
             return ()
-        language = None if self.lm is None else file_of(store.absolute(self.lm))
-        lexicon = None if self.lexicon is None else lexicon_file(store.absolute(self.lexicon))
-        words = read_words(store.absolute(self.listed))
-        if (language, lexicon) == (None, None) and units.kind != "phonemes":
-            listed = WordList.of(words, units)  # without loading the model twice
-        else:
-            settings = self._personal(model, None)
-            made = PersonalModel(model.url, settings, lexicon=lexicon, language=language, ask=words)
-            listed = made.recogniser.listed(words).plain
+        listed = loaded.listed.plain
         if not listed.words:
             why = f" ({listed.problems[0]})" if listed.problems else ""
             raise UserError(f"{self.listed}: no word that can act{why}; expected a word or phrase a line")
@@ -105,10 +98,8 @@ class KnownWords:
         return tuned.but(decoder=search if beam is None else search.but(beam=beam, nbest=min(search.nbest, beam)))
 
 
-def _ref(url: str | None) -> ArtifactRef | None:
+def _ref(url: str, expected: str) -> ArtifactRef:
     """Return the reference to a file, by the digest of its content."""
-    if url is None:
-        return None
     digest = hashlib.sha256()
     try:
         for piece in store.read_pieces(url):
@@ -116,5 +107,5 @@ def _ref(url: str | None) -> ArtifactRef | None:
             if url.endswith(STORE):
                 break  # its head has the digests of all else
     except (FileNotFoundError, IsADirectoryError):
-        raise UserError(f"{url}: no such file; expected a text with a word or phrase a line") from None
+        raise UserError(f"{url}: no such file; expected {expected}") from None
     return ArtifactRef(url, digest.hexdigest())

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -14,34 +14,22 @@ from gristmill.models.speech.checkpoint import load_acoustic
 from gristmill.models.speech.features import FeatureSettings
 from gristmill.pipelines.finished import Finished, chosen, open_finished
 from gristmill.pipelines.progress import plural
+from gristmill.pipelines.publishing import BEST, Publication, Published
 from gristmill.pipelines.speech.card import PublishedModel, write_card
 from gristmill.pipelines.speech.lengths import MEAN_LENGTH, SETTINGS, Lengths, mean_length, sizes_of
 from gristmill.pipelines.speech.recognisers import GRAPH, WEIGHTS
-from gristmill.shards import checked, disk, processor, store
-from gristmill.shards.artifact import MARK, Artifact, get_artifact, put_artifact
+from gristmill.shards import processor, store
+from gristmill.shards.artifact import Artifact
 from gristmill.shards.dataset import SealedSet, find_sealed
-from gristmill.shards.errors import Damaged, GristmillError, UserError
+from gristmill.shards.errors import GristmillError, UserError
 from gristmill.shards.safe_text import redacted
 from gristmill.shards.tombstone import find_tombstone, refuse_cleaned
 
-CARD = "README.md"
 BOUND = 1e-3
 """Nats by which a log-probability of the graph may differ from torch's."""
 COMPARED = 100  # utterances of the test sets
+_BESIDE = ("units.json", "features.json")
 _SPEECH = ("labelled", "unlabelled", "transcribed", "test")  # sets of the recipe
-BEST = "best"
-
-
-@dataclass(frozen=True)
-class Published:
-    """What was published."""
-
-    url: str
-    files: tuple[str, ...]
-    """All that belongs to it, by name."""
-    graph: str
-    """A sentence on the ONNX graph, or why there is none."""
-    fresh: bool
 
 
 def publish(
@@ -61,30 +49,23 @@ def publish(
     out, dest = store.absolute(out), store.absolute(dest)
     run = open_finished(out, "transcribe", "the output of a run that trains recognisers", "publish")
     name, said = chosen(run, None if system == BEST else system)
-    if store.is_within(dest, out):
-        raise UserError(f"{dest}: lies in the output of the run; expected a folder outside of it, which is passed on")
-    if store.is_local(dest):
-        disk.try_folder(store.filesystem(dest)[1])  # an export takes a while
-    say(said)
     made = run.artifacts(name)[0]
-    held = _held(dest, made)
+    publication = Publication(out, dest, made.digest, (GRAPH, WEIGHTS, *_BESIDE, SETTINGS))
+    say(said)
     data = made.read(WEIGHTS)
     network, units, features = load_acoustic(data)
     sizes = sizes_of(run, _SPEECH)
     mean = mean_length(sizes)
-    identity = {"published": name, "of": made.digest, "graph": onnx_graph.available()}
+    identity = {"published": name, "graph": onnx_graph.available()}
+    command = f"gristmill transcribe {shlex.quote(dest)} AUDIO"
     files = {
         WEIGHTS: data,
         "units.json": units.to_json().encode(),
         "features.json": features.to_json().encode(),
         SETTINGS: _settings(run, made, mean),
     }
-    faults = [] if held is None else checked.find_faults(dest, held.stored)
-    described_there = store.exists(store.join(dest, CARD))
-    if held is not None and held.identity == identity and not faults and described_there:
-        return Published(dest, _files(held), "", fresh=False)
-    for fault in faults:
-        say(f"{fault.url}: {fault.fault}; written again")
+    if (there := publication.find(identity, say)) is not None:
+        return Published(dest, there, command, fresh=False)
     if onnx_graph.available():
         utterances = _utterances(run, features)
         say(f"exporting to ONNX, and comparing {plural(len(utterances), 'utterance')} with torch")
@@ -103,7 +84,6 @@ def publish(
         graph = "There is no ONNX graph: `pip install '.[onnx]'`, and publish again."
     described = PublishedModel(
         system=name,
-        seed=run.report.get("run", {}).get("seeds", [0])[0],
         digest=made.digest,
         parameters=sum(value.numel() for value in network.parameters()),
         units=f"{len(units):,} {units.kind} with the blank",
@@ -113,35 +93,8 @@ def publish(
         sizes=sizes,
         lengths=Lengths(mean),
     )
-    if held is None or held.identity != identity or not described_there:  # else it may have been added to
-        store.write_bytes(store.join(dest, CARD), write_card(run, described).encode())
-    if held is not None:  # of the same model, with or without a graph
-        store.remove_file(store.join(dest, MARK))
-    published = put_artifact(dest, files, identity, plain=True)
-    return Published(dest, _files(published), graph, fresh=True)
-
-
-def _files(published: Artifact) -> tuple[str, ...]:
-    """Return what lies in the folder: who passes the model on file by file needs all of it."""
-    return CARD, *published.files, MARK
-
-
-def _held(dest: str, made: Artifact) -> Artifact | None:
-    """Return what was published in a folder earlier; raise a :class:`UserError` if it is not this model."""
-    try:
-        held = get_artifact(dest)
-    except Damaged as error:
-        raise UserError(
-            f"{error.url}: {error.fault}; expected an unused path, or this model as it was written"
-        ) from None
-    if held is not None and held.identity.get("of") == made.digest:
-        return held
-    names = store.list_names(dest)
-    begun = {CARD, GRAPH, WEIGHTS, "units.json", "features.json", SETTINGS}
-    if held is not None or not set(names) <= begun:
-        some = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-        raise UserError(f"{dest}: contains something else ({some}); expected an unused path, or this model")
-    return None
+    written = publication.write(files, identity, write_card(run, described))
+    return Published(dest, written, command, "" if GRAPH in files else graph)
 
 
 def _settings(run: Finished, made: Artifact, mean: float | None) -> bytes:

@@ -129,9 +129,7 @@ class Transcriber:
             search = RecogniserSettings(beam=beam or 0, device=_device(device))
             self._recognise = Transcribe.stage(search, model=self.model)
         else:
-            self._recognise = words.stage(self.model, info.units, beam, _device(device))
-            for problem in words.problems(self.model, info.units):
-                say(problem)
+            self._recognise = words.stage(self.model, beam, _device(device))
         self.lengths, self._cuts = lengths_of(self.model.url), False
         whole = self.lengths.whole
         load = LoadSettings(sampling_rate=self.sampling_rate, max_duration=2 * whole, annotated=False)
@@ -147,7 +145,10 @@ class Transcriber:
         )
         self._hear = (Segment.stage(cut), Load.stage(load), self._features, self._recognise)
         self._probing, self._hearing = Inline(self._probe), Inline(*self._hear)
-        self._reading = Inline(self._features, self._recognise)
+        self._reading = Inline(self._features, self._recognise, beside=self._hearing)
+        if words is not None:  # loaded now, so that mistakes are told before any work
+            for problem in words.problems(self._reading.load(self._recognise)):
+                say(problem)
 
     def transcribe(self, *audio: Heard | Iterable[Heard]) -> Iterator[Utterance]:
         """Yield the utterances of recordings in their order; one of a recording that cannot be read has a ``problem``.

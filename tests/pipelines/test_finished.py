@@ -8,7 +8,8 @@ import pytest
 
 from gristmill.pipelines.finished import Best, Finished, best_system, chosen, conclude
 from gristmill.pipelines.report.html import to_html
-from gristmill.pipelines.report.report import Report, Use
+from gristmill.pipelines.report.report import Report, ToDo, Use
+from gristmill.shards.errors import UserError
 
 SYSTEMS = ("teacher", "student", "student_seq")
 
@@ -84,6 +85,23 @@ def test_other_measures_hear_nothing_at_no_rate() -> None:
     best = finished({"R0": (1.0,), "R1": (0.99,)}, "semer").best
     assert best == Best("R1", {"t0": 0.99}, 2)
     assert best_system([], "wer", "lower", SYSTEMS) is None
+
+
+def test_a_run_that_measured_nothing_says_what_to_use_and_to_work_on() -> None:
+    report = {**finished({}).report, "to_do": [{"file": "to_annotate_a.jsonl", "what": "2 requests of a"}]}
+    found = Finished("out", "expand", report, {}, {})
+    assert conclude(found) == [
+        "model: fused (nothing was measured)",
+        "2 requests of a: out/to_annotate_a.jsonl",
+        "next: gristmill annotate out REQUESTS.txt",
+    ]
+    assert chosen(found, None) == ("fused", "fused; nothing was measured")
+    assert chosen(found, "self")[0] == "self"
+    with pytest.raises(UserError, match="no system 'slef', did you mean 'self'"):
+        chosen(found, "slef")
+    assert conclude(replace(found, recipe="distill", report=finished({}).report)) == []
+    page = to_html(Report(title="T", recipe={}, to_do=[ToDo("to_annotate_a.jsonl", "2 requests of a")]))
+    assert "2 requests of a: <code>to_annotate_a.jsonl</code>, beside this page." in page
 
 
 def test_the_page_says_by_what_the_model_is_the_best() -> None:

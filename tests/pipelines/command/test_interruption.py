@@ -145,3 +145,23 @@ def test_an_ignored_signal_stays_ignored(tmp_path: Path) -> None:
         run.send_signal(signal.SIGTERM)
         wait(run, tmp_path / "leaving")
     ends(run)
+
+
+ABORTS = """
+import os, sys
+from gristmill.__main__ import main
+class Late:
+    def __del__(self, abort=os.abort):
+        abort()
+sys.late = Late()
+sys.argv = ["gristmill", *sys.argv[1:]]
+main()
+"""
+
+
+@pytest.mark.parametrize(("given", "code"), [("bash", 0), ("tcsh", 2)])
+def test_what_aborts_while_python_takes_itself_down_does_not_end_a_command(given: str, code: int) -> None:
+    """As threads of libraries do that still run."""
+    command = [sys.executable, "-c", ABORTS, "completion", given]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=ROOT)
+    assert (done.returncode, bool(done.stdout), bool(done.stderr)) == (code, code == 0, code == 2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -94,6 +95,10 @@ _ENDS = {"seeds": "_20_0", "pool": "_20_0", "others": "_0", "test": "_0"}
 def test_what_is_trained_on_comes_from_the_filtered_pool(finished: Path) -> None:
     filtered, added = made(finished, "filtered_fused_2_timers_20_0"), made(finished, "labelled_fused_2_timers_20_0")
     assert filtered.records == 60
+    assert list(filtered.seal["reasons"]) == ["keep: not among the 60 most relevant"]
+    assert list(made(finished, "random_pool_timers_20_0").seal["reasons"]) == [
+        f"keep: not among the {made(finished, 'random_pool_timers_20_0').records} drawn at random"
+    ]
     assert ids(added) <= ids(filtered) <= ids(made(finished, "pool_timers_20_0"))
     rows = [row for table in added.tables(["label_source", "confidence", "domain"]) for row in table.to_pylist()]
     assert {row["label_source"] for row in rows} == {"pseudo"}
@@ -125,6 +130,44 @@ def test_requests_are_annotated_as_the_recipe_read_its_test(finished: Path, tmp_
     assert called.exit_code == 0, "a request of another function is no problem"
     told = called.stdout.splitlines()
     assert [line.split("\t")[0] for line in told] == [one.domain for one in read[:9]]
+
+
+@pytest.mark.parametrize("system", ["best", "self"])
+def test_a_published_folder_reads_as_the_run(finished: Path, tmp_path: Path, system: str) -> None:
+    """It needs nothing of the run: the embedder that ``fused`` reads lies in it."""
+    texts = [text for table in made(finished, "test_timers_0").tables(["text"]) for text in table["text"].to_pylist()]
+    lines = write(tmp_path / "requests.jsonl", [{"text": text} for text in texts[:40]])
+    model = tmp_path / "model"
+    published = call("publish", finished, system, model)
+    assert published.exit_code == 0, published.stderr
+    assert published.stdout.splitlines()[-1] == f"next: gristmill annotate {model} REQUESTS.txt"
+    asked = [] if system == "best" else ["--system", system]
+    of_run, of_folder = call("annotate", finished, lines, *asked), call("annotate", model, lines)
+    assert (of_folder.exit_code, of_folder.stdout) == (0, of_run.stdout)
+    assert "timers\tHassStartTimer" in of_folder.stdout
+    card = (model / "README.md").read_text()
+    name = json.loads((model / "settings.json").read_text())["reads"]["system"]
+    rows = json.loads((finished / "report.json").read_text())["metrics"]
+    (own,) = (row for row in rows if (row["system"], row["metric"], row["seed"]) == (name, "semer", None))
+    assert f"| {own['value']:.1%} | {own['low']:.1%} to {own['high']:.1%} |".replace("%", " %") in card
+    assert str(finished.parent) not in card
+    (block,) = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+    exec(block.replace('"."', repr(str(model))), {})
+    assert "nothing to do" in call("publish", finished, system, model).stdout
+    assert call("annotate", model, lines, "--system", "seeds").exit_code == 2
+    weights = next(model.glob("models/timers/weights-*"))
+    weights.write_bytes(weights.read_bytes()[:-1] + b"?")
+    damaged = call("annotate", model, lines)
+    assert (damaged.exit_code, damaged.stdout) == (1, "")
+    assert f"{weights}: its bytes are not those that were committed" in damaged.stderr
+    assert call("publish", finished, system, model).exit_code == 0
+    assert call("annotate", model, lines).stdout == of_run.stdout
+
+
+def test_what_is_fitted_to_the_seeds_alone_is_one_for_all_systems(finished: Path) -> None:
+    fitted = {path.parent.parent.name for path in finished.glob("relevance_*/*/artifact.json")}
+    assert fitted == {"relevance_self_1", "relevance_self_2", "relevance_fused_2"}
+    assert not list(finished.glob("filtered_fused_1*"))
 
 
 def test_every_result_has_a_user(finished: Path, small: list[str]) -> None:
@@ -221,8 +264,14 @@ def test_two_functions_of_ones_own_end_with_models_and_files_for_annotators(
     both = "[" + ", ".join(f"{{name: {name}, seeds: {place}}}" for name, place in places.items()) + "]"
     result = expand_own(small, own, both, tmp_path / "out")
     assert result.exit_code == 0, result.stderr
+    assert {path.name for path in (tmp_path / "out").glob("relevance_*")} == {"relevance_first_cut"}
+    told = result.stdout.splitlines()
+    assert told[-1] == f"next: gristmill annotate {tmp_path / 'out'} REQUESTS.txt"
+    assert "model: fused (nothing was measured)" in told
     for name in places:
-        assert (tmp_path / "out" / f"to_annotate_{name}.jsonl").exists()
+        file = tmp_path / "out" / f"to_annotate_{name}.jsonl"
+        lines = file.read_text().splitlines()
+        assert any(line.endswith(f"the seeds): {file}") for line in told) == bool(lines)
         assert made(tmp_path / "out", f"candidates_{name}_0").records == 100
     assert "embedding" not in made(tmp_path / "out", "pool_unique").schema.names
     rows = [json.loads(line) for line in (tmp_path / "out" / "to_annotate_timers.jsonl").read_text().splitlines()]

@@ -326,6 +326,9 @@ def test_requests_are_annotated_as_the_recipe_reads_them(finished: Path, tmp_pat
     assert list(annotator.annotate({"text": text}, [text])) == [one, one]
     assert (plain.split("\t")[:3], blank) == ([one.domain, one.intent, f"{one.confidence:.3f}"], "")
     assert known.split("\t")[2] == f"{rows[0]['scores_R3'][rows[0]['best_R3']]:.3f}"
+    model = tmp_path / "model"
+    assert call("publish", finished, "best", model).exit_code == 0
+    assert call("annotate", model, tmp_path / "requests.txt").stdout == result.stdout
     wrong = call("transcribe", finished, tmp_path / "requests.txt")
     assert (wrong.exit_code, f"gristmill annotate {finished} REQUESTS.txt" in wrong.stderr) == (2, True)
 

@@ -12,6 +12,8 @@ import soundfile
 import torch
 
 from gristmill.actors.ngram_files import build_store, load_store
+from gristmill.actors.speech import decode, personal_model
+from gristmill.actors.speech.lexicon_files import read_lexicon
 from gristmill.actors.speech.teacher_checkpoint import Checkpoint
 from gristmill.cluster.inprocess import InProcessRunner
 from gristmill.models.ngrams.build import StoreSettings
@@ -129,6 +131,24 @@ def test_python_and_a_run_give_the_same(place: Path, tmp_path: Path, gristmill) 
         assert (made.exit_code, told in made.stdout) == (0, True), made.stderr
     with pytest.raises(UserError, match="no language model, no lexicon and no list"):
         KnownWords()
+
+
+def test_the_words_are_loaded_once(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+
+    def counted(data: bytes, units: Units, source: str) -> Lexicon:
+        read.append(source)
+        return read_lexicon(data, units, source)
+
+    for module in (decode, personal_model):
+        monkeypatch.setattr(module, "read_lexicon", counted)
+    samples, rate = soundfile.read(place / "a.wav", dtype="float32")
+    for listed in (None, place / "few.txt"):
+        words = KnownWords(place / "lm.store", place / "few.txt", listed)
+        transcriber = Transcriber(place / "letters", words=words)
+        (one,) = transcriber.transcribe(place / "a.wav")
+        assert transcriber.hear(samples, rate).text == one.text
+    assert read == [str(place / "few.txt")] * 2
 
 
 @pytest.mark.parametrize(
