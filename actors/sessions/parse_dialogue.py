@@ -135,9 +135,10 @@ def placed(given: str, slots: tuple[Mentioned, ...], lang: str) -> tuple[str, li
             none.append({"name": slot.name, "value": value, "start": None, "end": None})
     text, tokens, places = read_text(given, found, lang, letters=True)
     made = [
-        {"name": name, "value": joined(tokens[start:end]), "start": start, "end": end} for name, start, end in places
+        {"name": name, "value": joined(tokens[start:end]), "start": start, "end": end}
+        for name, start, end in sorted(places, key=lambda place: place[1])
     ]
-    return text, tokens, [*sorted(made, key=lambda slot: slot["start"]), *none]
+    return text, tokens, [*made, *none]
 
 
 def _has_place(text: str, slots: list[dict[str, Any]], lang: str) -> bool:

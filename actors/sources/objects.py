@@ -130,9 +130,7 @@ class _Needed:
         self.check(file, list(there))
 
 
-def _records(
-    url: str, corpus: str, needed: _Needed, own: Sequence[str], by_folder: bool
-) -> Iterator[dict[str, Any]]:
+def _records(url: str, corpus: str, needed: _Needed, own: Sequence[str], by_folder: bool) -> Iterator[dict[str, Any]]:
     seen, base = Seen(), base_of(url)
     for file in object_files(url):
         key = f"{corpus}/{key_of(file, base)}"

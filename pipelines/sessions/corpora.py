@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal, Self
@@ -121,11 +120,17 @@ def _check_objects(settings: SessionSettings, urls: Sequence[str]) -> None:
     try:
         check_listed(partial(list_objects, url, "own", required=_keys(settings), fields=fields) for url in urls)
     except UserError as error:
-        if settings.kind == "turns":
-            with contextlib.suppress(UserError):
-                check_listed(partial(list_objects, url, "own", required=_DIALOGUE) for url in urls)
-                raise UserError(f"{error}; whole dialogues are read with sessions.kind=dialogues") from None
+        if settings.kind == "turns" and _are_dialogues(urls):
+            raise UserError(f"{error}; whole dialogues are read with sessions.kind=dialogues") from None
         raise
+
+
+def _are_dialogues(urls: Sequence[str]) -> bool:
+    try:
+        check_listed(partial(list_objects, url, "own", required=_DIALOGUE) for url in urls)
+    except UserError:
+        return False
+    return True
 
 
 def _keys(settings: SessionSettings) -> Required:
