@@ -102,13 +102,13 @@ def _framed(turns: Iterable[Mapping[str, Any]]) -> Iterator[Spoken]:
         for frame in frames:
             told = [_TOLD[act] for act, _, _ in _actions(frame) if act in _TOLD]
             if told:
-                answers[str(frame["service"])] = all(told)
+                answers[_text(frame["service"])] = all(told)
         yield Spoken(False, text, (), answers)
 
 
 def _frame(frame: Mapping[str, Any], states: dict[str, dict[str, list[str]]]) -> Frame:
     """Read a frame; ``states`` are the slots' values by service before, and after it."""
-    service, state = str(frame["service"]), frame.get("state") or {}
+    service, state = _text(frame["service"]), frame.get("state") or {}
     intent = frame["intent"] if "intent" in frame else state.get("active_intent")
     if intent is not None and not isinstance(intent, str):
         raise TypeError("expected the name of an intent")
@@ -116,7 +116,7 @@ def _frame(frame: Mapping[str, Any], states: dict[str, dict[str, list[str]]]) ->
     before, states[service] = states.get(service, {}), values
     actions, slots = list(_actions(frame)), list(_spans(frame))
     held = {slot.name for slot in slots}
-    slots += [Mentioned(slot, value) for act, slot, value in actions if act == "INFORM" and value and slot not in held]
+    slots += [Mentioned(slot, value) for act, slot, value in actions if act == "INFORM" and slot not in held]
     if not actions:  # of users they are not published in each version
         new = [(slot, value) for slot, given in values.items() for value in given if value not in before.get(slot, ())]
         slots += [Mentioned(slot, value, implied=True) for slot, value in new if slot not in held]
@@ -125,7 +125,7 @@ def _frame(frame: Mapping[str, Any], states: dict[str, dict[str, list[str]]]) ->
     return Frame(
         service,
         None if intent in ("", NO_INTENT) else intent,
-        tuple(slots),
+        tuple(slot for slot in slots if slot.name and slot.value != ""),
         acts=bool(slots or acts - _POLITE or asked),
         opens=bool(acts & _OPENS),
     )
@@ -137,22 +137,28 @@ def _actions(frame: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
         act, slot, values = (
             (action.get(key) for key in ("act", "slot", "values")) if isinstance(action, dict) else action
         )
-        yield str(act).upper(), str(slot or ""), next(iter(_texts(values)), "")
+        yield _text(act).upper(), _text(slot or ""), next(iter(_texts(values)), "")
 
 
 def _texts(values: Any) -> list[str]:
-    return [str(value) for value in (values if isinstance(values, list) else [values]) if value is not None]
+    return [_text(value) for value in (values if isinstance(values, list) else [values]) if value is not None]
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise TypeError("expected a text or a number")
+    return str(value)
 
 
 def _spans(frame: Mapping[str, Any]) -> Iterator[Mentioned]:
     for name, start, end in frame.get("spans") or []:
-        yield Mentioned(str(name), None, start, end)
+        yield Mentioned(_text(name), None, start, end)
     for slot in frame.get("slots") or []:
         if "start" in slot or "exclusive_end" in slot:
-            yield Mentioned(str(slot["slot"]), None, slot.get("start"), slot.get("exclusive_end"))
+            yield Mentioned(_text(slot["slot"]), None, slot.get("start"), slot.get("exclusive_end"))
             continue
         for value in _texts(slot.get("value"))[:1]:  # of MultiWOZ 2.2: it is copied from another slot
-            yield Mentioned(str(slot["slot"]), value)
+            yield Mentioned(_text(slot["slot"]), value)
 
 
 def _acted(turns: Iterable[Mapping[str, Any]]) -> Iterator[Spoken]:
@@ -195,16 +201,16 @@ def _acts(turn: Mapping[str, Any]) -> Iterator[_Act]:
     for key, pairs in acts.items() if isinstance(acts, dict) else ():  # else it is "No Annotation"
         domain, _, name = key.lower().partition("-")
         for slot, value in pairs or [("", "")]:
-            if str(value).lower() in _NO_VALUES:
+            if value is None or _text(value).lower() in _NO_VALUES:
                 yield _Act(domain, name, None)
                 continue
             start, end = places.get((key, slot, value), (-1, -1))
-            given = Mentioned(str(slot).lower(), str(value))
+            given = Mentioned(_text(slot).lower(), _text(value))
             if type(start) is int and type(end) is int and 0 <= start <= end < len(words):
                 place = words[start][0], words[end][1]
                 said = str(turn["text"])[slice(*place)]
                 # Places are of tokens, and published texts are not always split into these.
-                given = Mentioned(given.name, given.value, *place) if said.lower() == str(value).lower() else given
+                given = Mentioned(given.name, given.value, *place) if said.lower() == _text(value).lower() else given
             yield _Act(domain, name, given)
 
 

@@ -24,8 +24,11 @@ def listed_objects(
     own: Sequence[str] = ("id",),
     by_folder: bool = False,
 ) -> SealedSet:
-    """Return the listing of the objects at ``places``; ``of`` says of what they are in sentences, and what follows is as
-    for :func:`gristmill.actors.sources.objects.list_objects`."""
+    """Return the listing of the objects at ``places``.
+
+    ``of`` says in sentences what they are; what follows is as for
+    :func:`gristmill.actors.sources.objects.list_objects`.
+    """
     urls = urls_of(places)
 
     def tables() -> Iterator[pa.Table]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pyarrow as pa
@@ -220,3 +221,56 @@ def test_a_turn_with_a_span_that_is_not_in_its_text_is_rejected_alone(span: tupl
 def test_what_is_no_dialogue_is_a_reject_with_its_reason(dialogue: object, reason: str) -> None:
     (row,) = parsed(dialogue)
     assert row["reject_reason"] == reason
+
+
+def changed(value: Any) -> Iterator[Any]:
+    """Yield a value with each of its parts, and itself, replaced by odd ones."""
+    yield from (
+        None,
+        7,
+        -1.5,
+        True,
+        "x",
+        "\ud800",
+        [],
+        {},
+        [[]],
+        [{}],
+        {"x": None},
+        ["a", "b", "c"],
+        {"slot_values": 1},
+    )
+    if isinstance(value, dict):
+        for key in value:
+            yield {name: one for name, one in value.items() if name != key}
+            yield from (value | {key: one} for one in changed(value[key]))
+    elif isinstance(value, list):
+        for place, own in enumerate(value):
+            yield value[:place] + value[place + 1 :]
+            yield from ([*value[:place], one, *value[place + 1 :]] for one in changed(own))
+
+
+def test_whatever_stands_at_a_place_of_a_dialogue_is_a_turn_or_a_reject() -> None:
+    slot = {"slot": "to", "start": 0, "exclusive_end": 2, "value": "at"}
+    framed = [
+        user("at 2", frame("Go", slots=[slot], actions=[action("INFORM", "n", "2")], state={"n": ["2"]})),
+        system("OFFER"),
+    ]
+    acted = log(
+        ("at 2", {"Taxi-Inform": [["Leave", "2"]]}, [["Taxi-Inform", "Leave", "2", 1, 1]]),
+        ("No", {"Taxi-NoOffer": []}, []),
+    )
+    given = [*changed({"turns": framed}), *changed(acted)]
+    batch = {
+        "id": [str(n) for n in range(len(given))],
+        "raw": [json.dumps(one) for one in given],
+        "problem": [None] * len(given),
+    }
+    made = ParseDialogue(DialogueSettings())(pa.table(batch))
+    assert len(given) > 800
+    assert set(made["parent_id"].to_pylist()) == set(batch["id"])
+    names = {row["domain"] for row in made.to_pylist()} | {
+        slot["name"] for slots in made["slots"].to_pylist() for slot in slots or []
+    }
+    assert names <= {None, "Hotels_1", "taxi", "to", "n", "leave", "x", "7", "-1.5"}
+    assert set(made["reject_reason"].to_pylist()) == {None, NO_OBJECT, NO_TURNS, NO_TEXT, BAD_SPAN}
