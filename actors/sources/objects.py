@@ -175,11 +175,13 @@ def _jsonl(file: str, needed: _Needed) -> Iterator[dict[str, Any]]:
 def _json(file: str, needed: _Needed) -> Iterator[dict[str, Any]]:
     """List the elements of an array of objects, or of an object of them by id."""
     refuse_wide(file, document=True)
-    head = [one.value for one in itertools.islice(elements(file), LOOKED_AT)]
-    if not any(isinstance(value, dict) for value in head):
+    there: dict[str, None] | None = None
+    for one in itertools.islice(elements(file), LOOKED_AT):
+        if isinstance(one.value, dict):
+            there = (there or {}) | dict.fromkeys(one.value)
+    if there is None:
         said = "none of its first elements is an object; expected an array of objects, or an object of them by id"
         raise FileFault(file, UNREADABLE, f"{said} (a file with an object on each line is named .jsonl)")
-    there = dict.fromkeys(key for value in head if isinstance(value, dict) for key in value)
     needed.look(file, there, (one.value for one in elements(file) if isinstance(one.value, dict)))
     for number, one in enumerate(elements(file), 1):
         values = one.value if isinstance(one.value, dict) else None
