@@ -33,7 +33,7 @@ class Mentioned(NamedTuple):
     implied: bool = False  # whether it is known from what was added to the state, and is said only if it is in the text
 
 
-class Frame(NamedTuple):
+class DialogueFrame(NamedTuple):
     """What a turn means in one domain."""
 
     domain: str
@@ -44,16 +44,16 @@ class Frame(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Spoken:
+class DialogueTurn:
     """A turn of the user or of the system; ``answers`` has by domain, or by ``None``, whether the system did it."""
 
     user: bool
     text: Any
-    frames: tuple[Frame, ...] = ()
+    frames: tuple[DialogueFrame, ...] = ()
     answers: Mapping[str | None, bool] = field(default_factory=dict)
 
 
-def read_dialogue(values: Mapping[str, Any]) -> list[Spoken]:
+def read_dialogue(values: Mapping[str, Any]) -> list[DialogueTurn]:
     """Return the turns of a dialogue, none if it has none.
 
     Raises:
@@ -71,42 +71,42 @@ def read_dialogue(values: Mapping[str, Any]) -> list[Spoken]:
     return list(_framed(turns) if turns and "speaker" in turns[0] else _acted(turns or []))
 
 
-def acting_frame(frames: Iterable[Frame], before: Mapping[str, str | None]) -> Frame | None:
+def acting_frame(frames: Iterable[DialogueFrame], before: Mapping[str, str | None]) -> DialogueFrame | None:
     """Return the frame in which the user acts, of those with an active intent; ``None`` if there is none.
 
     It is the first one of an intent that is new, else the first one; in each, of those in which the user tells or asks
     something, if there are any. ``before`` are the intents of the domains before.
 
     Example:
-        >>> old, new = Frame("Buses_1", "Buy"), Frame("Hotels_2", "Search")
+        >>> old, new = DialogueFrame("Buses_1", "Buy"), DialogueFrame("Hotels_2", "Search")
         >>> acting_frame([old, new], {"Buses_1": "Buy"}).domain
         'Hotels_2'
     """
 
-    def rank(frame: Frame) -> tuple[bool, bool]:
+    def rank(frame: DialogueFrame) -> tuple[bool, bool]:
         return not (frame.opens or frame.intent != before.get(frame.domain)), not frame.acts
 
     return min((frame for frame in frames if frame.intent is not None), key=rank, default=None)
 
 
-def _framed(turns: Iterable[Mapping[str, Any]]) -> Iterator[Spoken]:
+def _framed(turns: Iterable[Mapping[str, Any]]) -> Iterator[DialogueTurn]:
     """Read the turns of Schema-Guided Dialogue or MultiWOZ 2.2."""
     states: dict[str, dict[str, list[str]]] = {}
     for turn in turns:
         text = turn["utterance"] if "utterance" in turn else turn.get("text")
         frames = turn.get("frames") or []
         if str(turn["speaker"]).upper() == "USER":
-            yield Spoken(True, text, tuple(_frame(frame, states) for frame in frames))
+            yield DialogueTurn(True, text, tuple(_frame(frame, states) for frame in frames))
             continue
         answers: dict[str | None, bool] = {}
         for frame in frames:
             told = [_TOLD[act] for act, _, _ in _actions(frame) if act in _TOLD]
             if told:
                 answers[_text(frame["service"])] = all(told)
-        yield Spoken(False, text, (), answers)
+        yield DialogueTurn(False, text, (), answers)
 
 
-def _frame(frame: Mapping[str, Any], states: dict[str, dict[str, list[str]]]) -> Frame:
+def _frame(frame: Mapping[str, Any], states: dict[str, dict[str, list[str]]]) -> DialogueFrame:
     """Read a frame; ``states`` are the slots' values by service before, and after it."""
     service, state = _text(frame["service"]), frame.get("state") or {}
     intent = frame["intent"] if "intent" in frame else state.get("active_intent")
@@ -122,7 +122,7 @@ def _frame(frame: Mapping[str, Any], states: dict[str, dict[str, list[str]]]) ->
         slots += [Mentioned(slot, value, implied=True) for slot, value in new if slot not in held]
     acts = {act for act, _, _ in actions}
     asked = frame.get("requested") or state.get("requested_slots")
-    return Frame(
+    return DialogueFrame(
         service,
         None if intent in ("", NO_INTENT) else intent,
         tuple(slot for slot in slots if slot.name and slot.value != ""),
@@ -161,14 +161,14 @@ def _spans(frame: Mapping[str, Any]) -> Iterator[Mentioned]:
             yield Mentioned(_text(slot["slot"]), value)
 
 
-def _acted(turns: Iterable[Mapping[str, Any]]) -> Iterator[Spoken]:
+def _acted(turns: Iterable[Mapping[str, Any]]) -> Iterator[DialogueTurn]:
     """Read the turns of MultiWOZ 2.1. A turn without an act of a domain goes on with the intent before."""
     intents: dict[str, str] = {}
     active: str | None = None
     for number, turn in enumerate(turns):
         acts, text = list(_acts(turn)), turn.get("text")
         if number % 2:
-            yield Spoken(False, text, (), _answers(acts))
+            yield DialogueTurn(False, text, (), _answers(acts))
             continue
         frames = []
         for domain in dict.fromkeys(act.domain for act in acts if act.domain not in (_GENERAL, _BOOKING)):
@@ -176,13 +176,13 @@ def _acted(turns: Iterable[Mapping[str, Any]]) -> Iterator[Spoken]:
             told = {slot.name for slot in slots}
             kind = "book" if told & _BOOKED.get(domain, set()) else "find"
             intent = f"{kind}_{domain}" if told else intents.get(domain, f"find_{domain}")
-            frames.append(Frame(domain, intent, slots, acts=True, opens=domain != active))
+            frames.append(DialogueFrame(domain, intent, slots, acts=True, opens=domain != active))
         if not frames and active is not None:
-            frames = [Frame(active, intents[active])]
+            frames = [DialogueFrame(active, intents[active])]
         chosen = acting_frame(frames, intents)
         active = chosen.domain if chosen else None
         intents |= {frame.domain: str(frame.intent) for frame in frames}
-        yield Spoken(True, text, tuple(frames))
+        yield DialogueTurn(True, text, tuple(frames))
 
 
 class _Act(NamedTuple):

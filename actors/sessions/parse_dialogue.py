@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from gristmill.actors.nlu.annotation import read_text
-from gristmill.actors.sessions.dialogues import Frame, Mentioned, Spoken, acting_frame, read_dialogue
+from gristmill.actors.sessions.dialogues import DialogueFrame, DialogueTurn, Mentioned, acting_frame, read_dialogue
 from gristmill.actors.sessions.parse_object import listed_object
 from gristmill.actors.sessions.parse_turn import NO_TEXT
 from gristmill.actors.sources.reading import NO_OBJECT
@@ -70,7 +70,7 @@ class ParseDialogue(Actor):
         fields = [TURN_FIELDS[0], *self.adds, pa.field("reject_reason", pa.string())]
         return pa.Table.from_pylist(made, schema=pa.schema(fields))
 
-    def _turns(self, name: str, turns: list[Spoken]) -> Iterator[dict[str, Any]]:
+    def _turns(self, name: str, turns: list[DialogueTurn]) -> Iterator[dict[str, Any]]:
         before: dict[str, str | None] = {}
         for number, turn in enumerate(turns):
             if not turn.user:
@@ -84,7 +84,7 @@ class ParseDialogue(Actor):
             except RejectRecord as reject:
                 yield made | {"reject_reason": reject.reason}
 
-    def _turn(self, given: Any, frame: Frame | None, answers: Mapping[str | None, bool]) -> dict[str, Any]:
+    def _turn(self, given: Any, frame: DialogueFrame | None, answers: Mapping[str | None, bool]) -> dict[str, Any]:
         lang = self.settings.lang
         if not isinstance(given, str) or not normalise(given, lang):
             raise RejectRecord(NO_TEXT)
@@ -101,7 +101,7 @@ class ParseDialogue(Actor):
         }
 
 
-def _spoken(values: Mapping[str, Any]) -> list[Spoken]:
+def _spoken(values: Mapping[str, Any]) -> list[DialogueTurn]:
     try:
         turns = read_dialogue(values)
     except (AttributeError, IndexError, KeyError, TypeError, ValueError):
