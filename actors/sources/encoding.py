@@ -38,12 +38,12 @@ def read_text(data: bytes) -> str:
         raise RejectRecord(TEXT_ENCODING) from None
 
 
-def refuse_wide(file: str) -> None:
-    """Refuse a file whose text or lines are not what readers of lines expect.
+def refuse_wide(file: str, *, document: bool = False) -> None:
+    """Refuse a file whose text or lines are not what readers of lines, or of a ``document`` of JSON, expect.
 
     Raises:
-        FileFault: it begins like UTF-16 or UTF-32, with a mark or without, its lines end in CR alone, or it is
-            compressed without a name that says so; or, of JSONL, it is one array.
+        FileFault: it begins like UTF-16 or UTF-32, with a mark or without, or it is compressed without a name that says
+            so; or, unless it is a document, its lines end in CR alone or are one JSON array.
     """
     name = bare(file).lower()
     with opened(file) as raw:
@@ -56,6 +56,8 @@ def refuse_wide(file: str) -> None:
             raise FileFault(file, OTHER_ENCODING, f"its text is {encoding}; expected UTF-8")
     if any(begin[side::2].count(0) > max(1, len(begin) // _NULS) for side in (0, 1)):
         raise FileFault(file, OTHER_ENCODING, "its text is UTF-16 without a mark; expected UTF-8")
+    if document:
+        return
     if b"\r" in begin.rstrip() and b"\n" not in begin:
         raise FileFault(file, UNREADABLE, "its lines end in CR alone; expected LF, or CR and LF")
     if name.endswith((".jsonl", ".json")) and _is_array(begin):

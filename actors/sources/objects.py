@@ -1,13 +1,15 @@
-"""Listing of objects: the lines of JSONL and TSV (also compressed by gzip) and the rows of Parquet, each as JSON text.
+"""Listing of objects: lines of JSONL and TSV, elements of JSON, all also compressed by gzip, and rows of Parquet.
 
-For what has many columns of its own, which an actor parses: turns of sessions, recordings with what was heard.
+Each is listed as JSON text, for what has many columns of its own, which an actor parses: turns of sessions, whole
+dialogues, recordings with what was heard.
 """
 
 from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import posixpath
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -15,6 +17,7 @@ from typing import Any
 import pyarrow as pa
 
 from gristmill.actors.sources.columns import Parquet
+from gristmill.actors.sources.documents import elements
 from gristmill.actors.sources.encoding import refuse_wide
 from gristmill.actors.sources.fields import keys_in
 from gristmill.actors.sources.files import LOOKED_AT, NOT_UTF8, Seen, base_of, in_tables, key_of, matches, visible
@@ -38,31 +41,36 @@ from gristmill.shards.wording import nearest
 OBJECTS = pa.schema(
     [
         ID,
-        pa.field("format", pa.string()),  # jsonl, tsv, parquet, or unlisted (a file)
+        pa.field("format", pa.string()),  # json, jsonl, tsv, parquet, or unlisted (a file)
         pa.field("raw", pa.string()),  # the object, as JSON
         pa.field("problem", pa.string()),  # the reason to reject it, as far as the listing knows
     ]
 )
 _TABLES = (".tsv", ".tsv.gz")
-_SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet", *_TABLES)
-_EXPECTED = "expected .jsonl, .jsonl.gz, .tsv, .tsv.gz or .parquet"
+_DOCUMENTS = (".json", ".json.gz")
+_SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet", *_DOCUMENTS, *_TABLES)
+_EXPECTED = "expected .jsonl, .json, .tsv (also with .gz) or .parquet"
+Required = Mapping[str, str | tuple[str, ...]]
+"""Keys that a file has to have, by what they hold; of several names of one key, one is enough."""
 
 
 def list_objects(
     url: str,
     corpus: str,
     *,
-    required: Mapping[str, str] | None = None,
+    required: Required | None = None,
     fields: str = "",
     own: Sequence[str] = ("id",),
+    by_folder: bool = False,
     rows: int = 2000,
 ) -> Iterator[pa.Table]:
     """Yield the objects at a URL as tables of :data:`OBJECTS`, at most ``rows`` rows each, in the order of their files.
 
     ``url``: a file, a folder or a pattern with ``*``; ``corpus`` is the prefix of every id; ``required`` are keys of
-    which a file of the corpus has all, by what they hold, and ``fields`` the setting by which a user names them;
-    ``own`` are keys under which an object may have an id of its own. In a folder, hidden files and those of other kinds
-    are passed over.
+    which a file of the corpus has all, and ``fields`` the setting by which a user names them; ``own`` are keys under
+    which an object may have an id of its own, as has each element of a JSON object, its key; with ``by_folder`` such an
+    id is one of its folder only, as where each part of a corpus numbers its own. In a folder, hidden files and those of
+    other kinds are passed over.
 
     Raises:
         UserError: there is nothing to list, or none of the files can be listed.
@@ -77,7 +85,7 @@ def list_objects(
         raise UserError(f"{url}: no such file or folder; {_EXPECTED}")
     nothing = UserError(f"{url}: no records found; {_EXPECTED}")
     needed = _Needed(required or {}, fields)
-    return in_tables(begun(_records(url, corpus, needed, own), lambda: nothing), OBJECTS, rows)
+    return in_tables(begun(_records(url, corpus, needed, own, by_folder), lambda: nothing), OBJECTS, rows)
 
 
 def object_files(url: str) -> Iterator[str]:
@@ -96,33 +104,45 @@ def object_files(url: str) -> Iterator[str]:
 class _Needed:
     """The keys that a file has to have, by what they hold, and the setting that names them."""
 
-    keys: Mapping[str, str]
+    keys: Required
     fields: str
+
+    def missing(self, there: Collection[str]) -> dict[str, str]:
+        """Return those of which no name is there."""
+        named = {value: (names,) if isinstance(names, str) else names for value, names in self.keys.items()}
+        return {value: " or ".join(names) for value, names in named.items() if not set(names) & set(there)}
 
     def check(self, file: str, there: Sequence[str]) -> None:
         """Raise :class:`FileFault` for a file without one of them."""
-        for value, name in self.keys.items():
-            if name in there:
-                continue
+        for value, name in self.missing(there).items():
             hint = "" if not self.fields else f", as {self.fields} names the {value}"
             if self.fields and value == name:
                 hint = f", or {self.fields}={{{value}: NAME}}"
             said = f"has no {name!r} among {', '.join(there)[:200]}; expected it{hint}{nearest(name, there)}"
             raise FileFault(file, OTHER_COLUMNS, said)
 
+    def look(self, file: str, there: dict[str, None], all_keys: Iterable[Iterable[str]]) -> None:
+        """The same for a file of objects, of which the first have the keys ``there``: what few have may come late."""
+        for keys in all_keys if self.missing(there) else ():
+            there |= dict.fromkeys(keys)
+            if not self.missing(there):
+                break
+        self.check(file, list(there))
 
-def _records(url: str, corpus: str, needed: _Needed, own: Sequence[str]) -> Iterator[dict[str, Any]]:
+
+def _records(url: str, corpus: str, needed: _Needed, own: Sequence[str], by_folder: bool) -> Iterator[dict[str, Any]]:
     seen, base = Seen(), base_of(url)
     for file in object_files(url):
         key = f"{corpus}/{key_of(file, base)}"
+        among = posixpath.dirname(key) if by_folder else corpus
         for record in guarded(file, key, partial(_listing, file, needed)):
             if is_unlisted(record):
                 yield record
                 continue
             place = f"{key}#{record.pop('number')}"
-            found = record.pop("values", None) or {}
-            given = next((value for name in own if isinstance(value := found.get(name), str | int)), None)
-            record["id"] = place if given is None or isinstance(given, bool) else f"{corpus}/{given}"
+            found = {**(record.pop("values", None) or {}), "": record.pop("key", None)}
+            given = next((value for name in ("", *own) if isinstance(value := found.get(name), str | int)), None)
+            record["id"] = place if given is None or isinstance(given, bool) else f"{among}/{given}"
             if seen.before(record["id"]):
                 record |= {"id": f"{place}~again", "problem": DUPLICATE}
             yield record
@@ -134,6 +154,8 @@ def _listing(file: str, needed: _Needed) -> Iterator[dict[str, Any]]:
         return _parquet(file, needed)
     if not low.endswith(_SUFFIXES):
         raise FileFault(file, UNREADABLE, f"is of an unknown kind; {_EXPECTED}")
+    if low.endswith(_DOCUMENTS):
+        return _json(file, needed)
     return _tsv(file, needed) if low.endswith(_TABLES) else _jsonl(file, needed)
 
 
@@ -145,14 +167,25 @@ def _jsonl(file: str, needed: _Needed) -> Iterator[dict[str, Any]]:
     there = dict.fromkeys(key for line in head for key in keys_in(line[:LINE_BYTES]))
     if not there:
         raise FileFault(file, UNREADABLE, "none of its first lines is a JSON object; expected one on each line")
-    if not there.keys() >= set(needed.keys.values()):  # what few turns know may come late
-        for _, line in lines(file):
-            there |= dict.fromkeys(keys_in(line[:LINE_BYTES]))
-            if there.keys() >= set(needed.keys.values()):
-                break
-    needed.check(file, list(there))
+    needed.look(file, there, (keys_in(line[:LINE_BYTES]) for _, line in lines(file)))
     for number, line in lines(file):
         yield {"format": "jsonl", "number": number, **_read(line)}
+
+
+def _json(file: str, needed: _Needed) -> Iterator[dict[str, Any]]:
+    """List the elements of an array of objects, or of an object of them by id."""
+    refuse_wide(file, document=True)
+    there: dict[str, None] | None = None
+    for one in itertools.islice(elements(file), LOOKED_AT):
+        if isinstance(one.value, dict):
+            there = (there or {}) | dict.fromkeys(one.value)
+    if there is None:
+        said = "none of its first elements is an object; expected an array of objects, or an object of them by id"
+        raise FileFault(file, UNREADABLE, f"{said} (a file with an object on each line is named .jsonl)")
+    needed.look(file, there, (one.value for one in elements(file) if isinstance(one.value, dict)))
+    for number, one in enumerate(elements(file), 1):
+        values = one.value if isinstance(one.value, dict) else None
+        yield {"format": "json", "number": number, "raw": one.text, "key": one.key, "values": values}
 
 
 def _tsv(file: str, needed: _Needed) -> Iterator[dict[str, Any]]:

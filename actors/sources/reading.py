@@ -6,6 +6,7 @@ decoder. No read allocates more than the file holds.
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import io
 import json
@@ -170,15 +171,26 @@ def all_lines(url: str) -> Iterator[bytes]:
     Raises:
         FileFault: a ``.gz`` file cannot be decompressed to its end, or expands to far more than text would.
     """
+    with unpacked(url) as file:
+        yield from _cut(file)
+
+
+@contextlib.contextmanager
+def unpacked(url: str) -> Iterator[io.BufferedIOBase]:
+    """Open a file for reading from its begin to its end; ``.gz`` is decompressed.
+
+    Raises:
+        FileFault: a ``.gz`` file cannot be decompressed to its end, or expands to far more than text would.
+    """
     with opened(url) as raw:
         if not store.bare(url).lower().endswith(".gz"):
-            yield from _cut(io.BufferedReader(raw, BLOCK))
+            yield io.BufferedReader(raw, BLOCK)
             return
         _check_gzip(raw)
         raw.seek(0)
         try:
             with gzip.GzipFile(fileobj=raw) as file:
-                yield from _cut(file)
+                yield file
         except EOFError as error:
             raise FileFault(url, TRUNCATED, _gzip_fault(error)) from None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal, Self
 
@@ -12,12 +12,13 @@ from pydantic import Field, model_validator
 from gristmill.actors.nlu.folds import TEST
 from gristmill.actors.nlu.hypotheses import Hypotheses, ListSettings, readers
 from gristmill.actors.sessions.bank import AsUtterance, Wordings
+from gristmill.actors.sessions.parse_dialogue import IDS, TURNS_KEYS, DialogueSettings, ParseDialogue
 from gristmill.actors.sessions.parse_turn import ParseTurn, TurnSettings
 from gristmill.actors.sessions.prepare import AsTest, NameMeaning
 from gristmill.actors.sessions.recordings import AnswerSettings, ParseRecording
 from gristmill.actors.sessions.simulate import NUMBER, Simulate, SimulationSettings
 from gristmill.actors.sessions.turns import OrderSettings, OrderTurns
-from gristmill.actors.sources.objects import list_objects, object_files
+from gristmill.actors.sources.objects import Required, list_objects, object_files
 from gristmill.pipelines.generated import assistant
 from gristmill.pipelines.generated import wordings as generated
 from gristmill.pipelines.inputs import (
@@ -31,6 +32,7 @@ from gristmill.pipelines.run import Run
 from gristmill.pipelines.sessions.listing import listed_objects
 from gristmill.shards.artifact import Artifact
 from gristmill.shards.dataset import SealedSet
+from gristmill.shards.errors import UserError
 from gristmill.shards.exchange import deal, merge
 from gristmill.shards.index import Cut
 from gristmill.shards.schema import ID
@@ -38,6 +40,7 @@ from gristmill.shards.stage import Stage
 from gristmill.shards.step import Step
 
 _RECORDING = {"sentence": "sentence", "asr_text": "asr_text"}
+_DIALOGUE = {"turns": TURNS_KEYS}
 _OTHERS = 10_000  # added to a seed: requests that are in no session
 
 
@@ -76,8 +79,11 @@ class BankSettings(AnswerSettings):
 class SessionSettings(TurnSettings):
     """The user's own sessions, or those that are simulated."""
 
+    kind: Literal["turns", "dialogues"] = "turns"
+    """What an object at the places is: a turn, or a whole dialogue (Schema-Guided Dialogue, MultiWOZ)."""
     places: Places | None = None
-    """The URL of the user's own turns (JSONL or Parquet), or several; without it, sessions are simulated."""
+    """The URL of the user's own turns or dialogues (JSONL, JSON or Parquet), or several; without it, sessions are
+    simulated."""
     order: OrderSettings = OrderSettings()
     """What a session of the user's own may be."""
     bank: BankSettings = BankSettings()
@@ -86,14 +92,20 @@ class SessionSettings(TurnSettings):
     """How sessions are simulated."""
     shard: Cut = Cut(rows=1000)
 
+    @model_validator(mode="after")
+    def _is_of_its_kind(self) -> Self:
+        if self.kind == "dialogues" and self.places is None:
+            raise ValueError("kind: expected the URL of dialogues as places with kind: dialogues")
+        if self.kind == "dialogues" and self.fields:
+            raise ValueError("fields: expected none with kind: dialogues, whose layouts are known")
+        return self
+
 
 def check_sessions(settings: SessionSettings) -> None:
     """Raise a ``UserError`` for places that are missing or hold nothing of their kind."""
     if settings.places is not None:
         urls = urls_of(settings.places)
-        check_listed(
-            partial(list_objects, url, "own", required=_keys(settings), fields="sessions.fields") for url in urls
-        )
+        _check_objects(settings, urls)
         apart = [partial(_items, url) for url in urls]
         refuse_shared({"sessions.places": apart}, "turns would count twice", "each file in one place", divided=True)
     elif settings.bank.chosen == "slurp":
@@ -103,9 +115,27 @@ def check_sessions(settings: SessionSettings) -> None:
         assistant.check_languages([settings.bank.lang])
 
 
-def _keys(settings: TurnSettings) -> dict[str, str]:
-    """Return the keys that turns have to have: that of the session, and all that the user names."""
-    return {"session": "session"} | settings.fields
+def _check_objects(settings: SessionSettings, urls: Sequence[str]) -> None:
+    fields = "sessions.fields" if settings.kind == "turns" else ""
+    try:
+        check_listed(partial(list_objects, url, "own", required=_keys(settings), fields=fields) for url in urls)
+    except UserError as error:
+        if settings.kind == "turns" and _are_dialogues(urls):
+            raise UserError(f"{error}; whole dialogues are read with sessions.kind=dialogues") from None
+        raise
+
+
+def _are_dialogues(urls: Sequence[str]) -> bool:
+    try:
+        check_listed(partial(list_objects, url, "own", required=_DIALOGUE) for url in urls)
+    except UserError:
+        return False
+    return True
+
+
+def _keys(settings: SessionSettings) -> Required:
+    """Return the keys that objects have to have: of turns that of the session, and all that the user names."""
+    return _DIALOGUE if settings.kind == "dialogues" else {"session": "session"} | settings.fields
 
 
 def _items(url: str) -> Iterator[Item]:
@@ -114,9 +144,16 @@ def _items(url: str) -> Iterator[Item]:
 
 def own_turns(run: Run, settings: SessionSettings) -> SealedSet:
     """Return the turns of the user's own sessions, in order within each (``shards.schema.TURN_FIELDS``)."""
-    own = (settings.fields.get("id", "id"),)
-    listed = listed_objects(run, "listed_turns", settings.places, "turns", required=_keys(settings), own=own)
-    parsed = run.step(Step("parsed_turns", (ParseTurn.stage(settings.part(TurnSettings)),), listed, cut=settings.shard))
+    required = _keys(settings)
+    if settings.kind == "dialogues":
+        how: dict[str, Any] = {"required": required, "own": IDS, "by_folder": True}
+        listed = listed_objects(run, "listed_dialogues", settings.places, "dialogues", **how)
+        stage = ParseDialogue.stage(settings.part(DialogueSettings))
+    else:
+        own = (settings.fields.get("id", "id"),)
+        listed = listed_objects(run, "listed_turns", settings.places, "turns", required=required, own=own)
+        stage = ParseTurn.stage(settings.part(TurnSettings))
+    parsed = run.step(Step("parsed_turns", (stage,), listed, cut=settings.shard))
     refuse_empty(parsed, "sessions")
     dealt = run.step(deal("turns_by_session", parsed, ["session"]))
     made = run.step(merge("turns", dealt, OrderTurns.stage(settings.order)))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
+from typing import Any
 
 import pyarrow as pa
 
-from gristmill.actors.sources.objects import list_objects
+from gristmill.actors.sources.objects import Required, list_objects
 from gristmill.pipelines.inputs import Places, list_places, list_source, place_names, urls_of
 from gristmill.pipelines.run import Run
 from gristmill.shards.dataset import SealedSet
@@ -19,15 +20,20 @@ def listed_objects(
     places: Places | None,
     of: str,
     *,
-    required: Mapping[str, str] | None = None,
+    required: Required | None = None,
     own: Sequence[str] = ("id",),
+    by_folder: bool = False,
 ) -> SealedSet:
-    """Return the listing of the objects at ``places``; ``required`` and ``own`` are those of
-    :func:`gristmill.actors.sources.objects.list_objects`, and ``of`` says of what they are in sentences."""
+    """Return the listing of the objects at ``places``.
+
+    ``of`` says in sentences what they are; what follows is as for
+    :func:`gristmill.actors.sources.objects.list_objects`.
+    """
     urls = urls_of(places)
 
     def tables() -> Iterator[pa.Table]:
         pairs = zip(urls, place_names(urls), strict=True)
-        return list_places(partial(list_objects, url, key, required=required, own=own) for url, key in pairs)
+        how: dict[str, Any] = {"required": required, "own": own, "by_folder": by_folder}
+        return list_places(partial(list_objects, url, key, **how) for url, key in pairs)
 
     return list_source(run, name, tables, of)

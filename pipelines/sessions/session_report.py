@@ -115,6 +115,8 @@ def _of_own(config: Any, made: Learnt) -> list[str]:
     notes = ["Nothing is known to be true of these sessions: only annotated requests are a test."]
     if any(table["user"].null_count for table in made.turns.tables(["user"])):
         notes.append("Some turns name no user: there, sessions are counted as users.")
+    if config.sessions.kind == "dialogues":
+        notes.append("Domains, intents and slots of these dialogues are annotators', and no recogniser's readings.")
     if config.skills is not None and not config.skill_requests.turns:
         notes.append("Skills are not learnt from these turns (skill_requests.turns=true does).")
     return notes

@@ -73,3 +73,37 @@ def test_lines_of_a_table_are_objects_with_the_names_of_its_header(tmp_path: Pat
     assert [row["problem"] is not None for row in rows] == [False, True, False, True]
     with pytest.raises(UserError, match=r"none of the files|expected it"):
         listed(path, required={"session": "session"})
+
+
+def test_elements_of_an_array_and_of_an_object_by_id_are_objects(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(json.dumps([{"id": "x", "turns": []}, 7, {"turns": [1]}], indent=1))
+    (tmp_path / "b.json").write_text(json.dumps({"S1.json": {"log": []}, "S2.json": {"log": [2]}}))
+    (tmp_path / "schema.json").write_text(json.dumps([{"service_name": "s"}]))
+    (tmp_path / "c.json").write_text(json.dumps({"id": "y", "turns": []}))
+    rows = listed(tmp_path, required={"turns": ("turns", "log")})
+    assert [row["id"] for row in rows if row["format"] == "json"] == [
+        "c/x",
+        "c/a.json#2",
+        "c/a.json#3",
+        "c/S1.json",
+        "c/S2.json",
+    ]
+    assert json.loads(rows[2]["raw"]) == {"turns": [1]}
+    told = {row["id"]: row["raw"] for row in rows if row["format"] == UNLISTED}
+    assert "expected an array of objects, or an object of them by id" in told["c/c.json"]
+    assert "has no 'turns or log' among service_name" in told["c/schema.json"]
+
+
+def test_an_id_may_be_one_of_its_folder_alone(tmp_path: Path) -> None:
+    for part in ("dev", "train"):
+        (tmp_path / part).mkdir()
+        (tmp_path / part / "a.json").write_text('[{"id": "1"}, {"id": "1"}]')
+    ids = [row["id"] for row in listed(tmp_path, by_folder=True)]
+    assert ids == ["c/dev/1", "c/dev/a.json#2~again", "c/train/1", "c/train/a.json#2~again"]
+
+
+def test_a_document_that_is_cut_off_is_listed_to_there(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(json.dumps([{"id": n} for n in range(150)])[:-5])
+    rows = listed(tmp_path)
+    assert [row["id"] for row in rows[-2:]] == ["c/148", "c/a.json#rest"]
+    assert rows[-1]["format"] == UNLISTED

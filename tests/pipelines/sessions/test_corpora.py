@@ -110,3 +110,48 @@ def test_generated_requests_are_read_by_domain_models_and_said_in_sessions(tmp_p
         assert row["failed"] == spoken[row["asr_text"]]["failed"]
         assert row["intent"] == spoken[row["asr_text"]]["intent"]
     assert 0 < sum(row["failed"] for row in spoken.values()) < len(spoken)
+
+
+def said_by(text: str, intent: str) -> dict[str, Any]:
+    frame = {"service": "Hotels_1", "slots": [], "state": {"active_intent": intent, "slot_values": {}}}
+    return {"speaker": "USER", "utterance": text, "frames": [frame]}
+
+
+def test_dialogues_of_published_files_are_sessions_in_order(tmp_path: Path) -> None:
+    places = tmp_path / "sgd"
+    turns = [said_by("find one", "Find"), {"speaker": "SYSTEM", "utterance": "This?"}, said_by("yes", "Book")]
+    for part, dialogues in {"train": [{"dialogue_id": "1_0", "turns": turns}], "dev": [{"dialogue_id": "1_0"}]}.items():
+        (places / part).mkdir(parents=True)
+        (places / part / "dialogues_001.json").write_text(
+            json.dumps([*dialogues, {"dialogue_id": "2", "turns": turns[:1]}])
+        )
+        (places / part / "schema.json").write_text('[{"service_name": "Hotels_1"}]')
+    settings = SessionSettings(kind="dialogues", places=str(places))
+    check_sessions(settings)
+    run = Run(str(tmp_path / "out"), InProcessRunner())
+    made = own_turns(run, settings)
+    run.finish()
+    assert not [gap for result in audit_below(run.out) for gap in result.gaps]
+    found = sorted((row["session"], row["turn"], row["text"], row["intent"]) for row in rows(made))
+    assert found == [
+        ("sgd/dev/2", 0, "find one", "Find"),
+        ("sgd/train/1_0", 0, "find one", "Find"),
+        ("sgd/train/1_0", 1, "yes", "Book"),
+        ("sgd/train/2", 0, "find one", "Find"),
+    ]
+
+
+def test_dialogues_and_turns_are_not_taken_for_each_other(tmp_path: Path) -> None:
+    dialogues, turns = tmp_path / "data.json", tmp_path / "turns.json"
+    dialogues.write_text('{"S1.json": {"log": [{"text": "hi", "dialog_act": {}}]}}')
+    turns.write_text('[{"session": "s", "text": "hi"}]')
+    with pytest.raises(UserError, match=r"whole dialogues are read with sessions\.kind=dialogues"):
+        check_sessions(SessionSettings(places=str(dialogues)))
+    check_sessions(SessionSettings(places=str(dialogues), kind="dialogues"))
+    check_sessions(SessionSettings(places=str(turns)))
+    with pytest.raises(UserError, match=r"has no 'turns or log' among session, text; expected it$"):
+        check_sessions(SessionSettings(places=str(turns), kind="dialogues"))
+    with pytest.raises(ValueError, match="expected the URL of dialogues"):
+        SessionSettings(kind="dialogues")
+    with pytest.raises(ValueError, match="whose layouts are known"):
+        SessionSettings(kind="dialogues", places="x", fields={"session": "dialogue"})
