@@ -254,6 +254,19 @@ def test_the_lookup_says_what_is_missing(mined: MinedRewrites, tmp_path: Path) -
         Rewriter(str(tmp_path))
 
 
+@pytest.mark.parametrize("request_", ["", " ", "?!", "...", "?"])
+def test_what_has_no_word_has_no_rewrite(tmp_path: Path, request_: str) -> None:
+    row = {"source_text": "", "target_text": "t", "source_interpretation": "?", "support": 1, "margin": 0.5, "turns": 1}
+    seal_tables(str(tmp_path / "made"), "rewrites", [pa.Table.from_pylist([{"id": "1", **row}])])
+    assert Rewriter(str(tmp_path / "made")).rewrite(request_) is None
+
+
+@pytest.mark.parametrize("wrong", [None, 7, b"play", ["play"]])
+def test_what_is_no_text_is_refused(mined: MinedRewrites, wrong: Any) -> None:
+    with pytest.raises(TypeError, match=r"request is .*; expected a string"):
+        Rewriter(mined.rewrites.url).rewrite(wrong)
+
+
 def test_of_two_rewrites_of_a_text_the_commoner_is_found(tmp_path: Path) -> None:
     row = {"source_text": "a", "support": 1, "margin": 0.5}
     rows = [
