@@ -203,6 +203,8 @@ def test_scores_are_those_of_a_count_by_hand(tmp_path: Path) -> None:
     }
     made = scores.score(rewrites, found, truth, 3)
     assert made["precision_at_1"].value == 1
+    table = scores.rewritten_table(found, truth)
+    assert [(row["is said"], row["truth"]) for row in table.rows] == [("play a", ""), ("play c", "")]
     assert made["recall"].value == pytest.approx(2 / 3)  # of a, c and f
     assert made["precision_traffic"].value == pytest.approx((7 + 5) / (7 + 9))
     assert made["win_loss"].value == 6 + 5  # by one loss
@@ -214,6 +216,19 @@ def test_scores_are_those_of_a_count_by_hand(tmp_path: Path) -> None:
     rows_made = scores.metric_rows("chain", {name: {0: one, 1: one} for name, one in made.items()})
     assert [(row.metric, row.n) for row in rows_made][:2] == [("precision_at_1", 4), ("recall", 6)]
     assert all(row.low <= row.value <= row.high for row in rows_made)
+
+
+def test_wrong_rewrites_are_marked_where_the_truth_is_known(tmp_path: Path) -> None:
+    rows = [row for n in range(11) for row in asked(6, f"a{n}", f"b{n}", 10 * n)]
+    taken = [turn(f"c{n}", 0, "c", "e", succeeded=False) for n in range(4)]
+    taken += [turn(f"c{n}", 1, "d", "d", succeeded=True) for n in range(4)]  # users took what they had not meant
+    found = mine(tmp_path, rows + taken)
+    truth = scores.read_truth(found, sealed(tmp_path / "again", rows + taken), SETTINGS)
+    table = scores.rewritten_table(found, truth)
+    assert [row["truth"] for row in table.rows] == [""] * 10 + ["wrong"]
+    assert table.rows[-1]["is said"] == "play c"
+    assert table.note == "12 in all; wrong: 1, the first of which end the table."
+    assert "truth" not in scores.rewritten_table(found, None).rows[0]
 
 
 def test_wins_are_counted_in_other_sessions(mined: MinedRewrites, tmp_path: Path) -> None:
