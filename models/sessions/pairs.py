@@ -1,6 +1,6 @@
 """Which turns of a session may be two attempts at the same: those close to each other in turns and in time.
 
-Turns are given in their order; of a turn number that comes twice the first row counts.
+Turns are given in their order, each once.
 """
 
 from __future__ import annotations
@@ -23,20 +23,6 @@ class WindowSettings(Settings):
     """Seconds between the two at most; where a time is not known, ``turns`` alone decides."""
     turns: int = Field(2, ge=1)
     """How many turns later the second comes at most."""
-
-
-def once(turns: Iterable[Turn]) -> Iterator[Turn]:
-    """Yield the turns without those whose number has been there.
-
-    Example:
-        >>> [turn["id"] for turn in once([{"turn": 0, "id": "a"}, {"turn": 0, "id": "b"}, {"turn": 1, "id": "c"}])]
-        ['a', 'c']
-    """
-    last = None
-    for turn in turns:
-        if last is None or turn["turn"] is None or turn["turn"] != last["turn"]:
-            yield turn
-        last = turn
 
 
 def followed(turns: Iterable[Turn]) -> Iterator[tuple[Turn, Turn | None]]:

@@ -16,6 +16,7 @@ from gristmill.pipelines.report.measures import CHANGE, PERCENT, SEMER, Measure
 from gristmill.pipelines.report.report import MetricRow, NumberTable, Picture, Report, TestSet
 from gristmill.pipelines.run import Run
 from gristmill.pipelines.sessions import rewrite_scores
+from gristmill.pipelines.sessions.corpora import repeated_turns
 from gristmill.pipelines.sessions.goals import goal_truth, score_goals
 from gristmill.pipelines.sessions.learnt import PROJECTED, SUCCESSES, Learnt
 from gristmill.pipelines.sessions.projection import EmissionScores, examples, funnel, score_emitted
@@ -297,6 +298,8 @@ def _tables(first: Learnt, truths: Mapping[int, rewrite_scores.Truth]) -> list[N
 
 def _funnel(made: Learnt) -> NumberTable:
     rows: list[dict[str, Any]] = []
+    if made.periods is None:  # simulated turns are there once
+        rows.append({"records": "repeats of a turn, which are dropped", "number": repeated_turns(made.turns)})
     if made.projection is not None:
         found = funnel(made.projection)
         counts = {

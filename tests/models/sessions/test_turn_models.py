@@ -12,7 +12,7 @@ from gristmill.models.sessions.calibrated import CalibratedModel, CalibratedSett
 from gristmill.models.sessions.friction import friction_features, prior_model, reading
 from gristmill.models.sessions.meaning_pairs import MeaningPairSettings, MeaningText, draw_pairs
 from gristmill.models.sessions.outcomes import COUNTS, outcome_features, with_outcome
-from gristmill.models.sessions.pairs import WindowSettings, candidate_pairs, followed, once
+from gristmill.models.sessions.pairs import WindowSettings, candidate_pairs, followed
 from gristmill.models.sessions.paraphrase import ParaphraseModel, count_words, pair_features
 from gristmill.shards.errors import UserError
 
@@ -44,11 +44,8 @@ def test_our_own_rewrites_are_in_no_pair() -> None:
     assert names(given) == ["02"]
 
 
-def test_a_turn_number_that_comes_twice_counts_once() -> None:
-    given = [{"turn": 0, "id": "a"}, {"turn": 0, "id": "b"}, {"turn": 1, "id": "c"}, {"turn": 1, "id": "d"}]
-    kept = list(once(given))
-    assert [turn["id"] for turn in kept] == ["a", "c"]
-    assert [after and after["id"] for _, after in followed(kept)] == ["c", None]
+def test_the_last_turn_is_followed_by_none() -> None:
+    assert [after and after["id"] for _, after in followed(turns(0, 10))] == ["1", None]
 
 
 def groups() -> list[MeaningText]:

@@ -174,13 +174,6 @@ def test_ends_of_unknown_outcome_are_shared_out(tmp_path: Path) -> None:
     assert (row["losses"], row["wins"]) == (0, 4)
 
 
-def test_repeated_turns_count_once(tmp_path: Path) -> None:
-    rows = asked(4, "a", "b")
-    again = [row | {"id": row["id"] + "again"} for row in rows]
-    found = rows_of(mine(tmp_path, rows + again).rewrites)
-    assert [(row["support"], row["wins"], row["turns"]) for row in found] == [(4, 4, 4)]
-
-
 def test_sessions_without_any_chain_are_no_error(tmp_path: Path) -> None:
     found = mine(tmp_path, [turn("s", 0, "a", "a", succeeded=True)])
     assert found.rewrites.records == 0
