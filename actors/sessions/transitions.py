@@ -77,7 +77,11 @@ class Interpret(Actor):
 
 
 class ChainSettings(Settings):
-    """Which turns are of one chain."""
+    """Which turns are of one chain.
+
+    Its window is a setting apart from those of pairs and goals: nothing but the window says that the next turn is
+    another attempt at the same, and it holds from turn to turn, so that a chain may last longer.
+    """
 
     window: float = Field(60.0, gt=0)
     """Seconds from a turn to the next one of its chain, at most. Where the time of one is not known, it is taken to be

@@ -17,7 +17,11 @@ Turn = Mapping[str, Any]
 
 
 class WindowSettings(Settings):
-    """How close two turns of a session are, to be a candidate pair."""
+    """How close two turns of a session are, to be a candidate pair.
+
+    The window is one apart from those of chains (``rewrites.chains.window``) and of goals (``goals.pairs.seconds``): a
+    model judges whether the two of a pair mean the same, so that a wider one costs work, and is no claim by itself.
+    """
 
     seconds: float = Field(60.0, gt=0)
     """Seconds between the two at most; where a time is not known, ``turns`` alone decides."""
