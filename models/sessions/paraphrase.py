@@ -123,8 +123,8 @@ def count_words(
     changed, told = (Counter[str](), Counter[str]()) if changes is None else (+changes.found, +changes.told)
     changed.update({word: _POLITE for phrase in politeness for word in phrase.split()})
     swaps = {} if changes is None else {"\t".join(pair): counts for pair, counts in changes.swaps.items()}
-    kept = (dict(sorted(one.items())) for one in (found, inside, slotted, changed, told))
-    return WordCounts(number, *kept, swaps)
+    kept = [dict(sorted(one.items())) for one in (found, inside, slotted, changed, told)]
+    return WordCounts(number, kept[0], kept[1], kept[2], kept[3], kept[4], swaps)
 
 
 def pair_features(left: Sequence[str], right: Sequence[str], counts: WordCounts, lang: str = "en") -> np.ndarray:
