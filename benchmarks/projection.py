@@ -21,7 +21,8 @@ from gristmill.models.measures.calibration import ece_interval
 from gristmill.models.measures.discrimination import auc_interval
 from gristmill.models.measures.significance import paired_change, wer_interval
 from gristmill.models.sessions.calibrated import CalibratedSettings, fit_calibrated
-from gristmill.models.sessions.meaning_pairs import MeaningText, TextPair, draw_pairs
+from gristmill.models.sessions.meaning_pairs import TextPair, chosen_texts, draw_pairs
+from gristmill.models.sessions.meaning_texts import MeaningText, OneWordChanges
 from gristmill.models.sessions.paraphrase import FEATURES, count_words, pair_features
 from gristmill.models.sessions.projection import ProjectionSettings
 from gristmill.pipelines.sessions.projection_scores import SYSTEMS, WordingPair, group_pairs, score_pairs, typed_pairs
@@ -57,8 +58,10 @@ def paraphrases(folder: Path) -> None:
     """Print AUC and ECE of the paraphrase model on pairs of held-out groups, by corpus and kind of negative pair."""
     texts = [text for name in (GROUPS, SNIPS) for text in _texts(str(folder / name), name.partition("_")[0])]
     settings = ParaphraseFit()
-    pairs = draw_pairs(texts, settings.pairs)
-    counts = count_words((text.tokens, [slot[1:] for slot in text.slots or ()]) for text in texts)
+    changes = OneWordChanges(chosen_texts(texts, settings.pairs))
+    pairs = draw_pairs(texts, settings.pairs, changes)
+    spans = [(text.tokens, [slot[1:] for slot in text.slots or ()]) for text in texts]
+    counts = count_words(spans, "en", changes, settings.pairs.politeness)
     rows = np.stack([pair_features(pair.left, pair.right, counts) for pair in pairs])
     positive = np.array([pair.positive for pair in pairs])
     fitted = fit_calibrated(
@@ -69,7 +72,7 @@ def paraphrases(folder: Path) -> None:
     _row("all", pairs, fitted.held_out, np.ones(len(pairs), bool))
     for corpus in ("hwu64", "snips"):
         _row(corpus, pairs, fitted.held_out, np.array([pair.meaning.startswith(corpus) for pair in pairs]))
-    for kind in ("nearest", "other_value", "same_intent", "random"):
+    for kind in ("nearest", "one_word", "other_value", "same_intent", "random"):
         own = np.array([pair.kind in ("same", kind) for pair in pairs])
         _row(f"negatives: {kind}", pairs, fitted.held_out, own)
 

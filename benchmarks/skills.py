@@ -10,9 +10,10 @@ from __future__ import annotations
 import argparse
 import tempfile
 
+from gristmill.actors.sessions.dialogue_skills import SgdSkillSettings
 from gristmill.cluster.inprocess import InProcessRunner
 from gristmill.pipelines.run import Run
-from gristmill.pipelines.sessions.skill_inputs import SgdSkillSettings, sgd_requests
+from gristmill.pipelines.sessions.skill_inputs import sgd_requests
 from gristmill.pipelines.sessions.skill_scores import score_skills
 from gristmill.pipelines.sessions.skills import SkillSettings, give_feedback, learn_skills
 from gristmill.shards import store

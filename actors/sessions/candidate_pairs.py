@@ -1,5 +1,5 @@
 """Reducers over sessions: each turn with what follows it, and the pairs of turns that may be two attempts at the
-same."""
+same. Turns are there once (:mod:`gristmill.actors.sessions.turns`)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from gristmill.models.sessions.pairs import WindowSettings, candidate_pairs, followed, once, seconds_between
+from gristmill.models.sessions.pairs import WindowSettings, candidate_pairs, followed, seconds_between
 from gristmill.shards.errors import RejectRecord
 from gristmill.shards.reducers import Reducer
 from gristmill.shards.schema import SLOT, TRUTH_FIELDS, TURN_FIELDS
@@ -34,7 +34,7 @@ class FollowedSettings(Settings):
 class FollowedTurns(Reducer):
     """Adds the reading of the next turn of the session (``next_...``) and the ``seconds`` to it, null after the last.
 
-    A turn number that comes twice counts once. Sessions may be of any size.
+    Sessions may be of any size.
     """
 
     columns = ("id", "time")
@@ -49,7 +49,7 @@ class FollowedTurns(Reducer):
 
     def group(self, name: str, tables: Iterator[pa.Table]) -> Iterable[Mapping[str, Any]]:
         """Yield the turns of a session."""
-        for turn, after in followed(once(_rows(tables))):
+        for turn, after in followed(_rows(tables)):
             row = {key: turn[key] for key in ("id", *self.settings.keeps)}
             if after is not None:
                 row |= {NEXT + key: after.get(key) for key in _READING}
@@ -69,7 +69,7 @@ class CandidatePairs(Reducer):
     """Makes the pairs of turns of a session that are in a window: the earlier turn's columns, the later one's
     (``next_...``), and the ``seconds`` between them.
 
-    A turn number that comes twice counts once. Sessions may be of any size; one without a pair is rejected.
+    Sessions may be of any size; one without a pair is rejected.
     """
 
     order = ("turn",)
@@ -90,7 +90,7 @@ class CandidatePairs(Reducer):
     def group(self, name: str, tables: Iterator[pa.Table]) -> Iterable[Mapping[str, Any]]:
         """Yield the pairs of a session."""
         truth, none = TRUTH if self.settings.truth else (), True
-        for away, earlier, later in candidate_pairs(once(_rows(tables)), self.settings):
+        for away, earlier, later in candidate_pairs(_rows(tables), self.settings):
             row = {key: earlier[key] for key in (*_FIRST, *truth)}
             row |= {NEXT + key: later[key] for key in ("id", *_READING, FRICTION.name)}
             row |= {NEXT + key: later[key] for key in truth if key in ("meaning", "failed")}

@@ -46,7 +46,11 @@ _TURNS = ("id", "turn", "time", "user", "text", "tokens", "domain", "intent", "s
 
 
 class GoalPairSettings(Settings):
-    """What is a goal, and when one follows another."""
+    """What is a goal, and when one follows another.
+
+    Its window is of minutes, where those of pairs and chains are of seconds: what a user wants next comes when the
+    first is done, and another attempt at the same comes at once.
+    """
 
     slots: bool = False
     """Whether the names of slots belong to a goal: ``light/on`` of a room is then another one than of a lamp."""

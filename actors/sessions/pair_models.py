@@ -15,7 +15,8 @@ from gristmill.actors.sessions.candidate_pairs import NEXT
 from gristmill.models.sessions import friction, paraphrase
 from gristmill.models.sessions.calibrated import CalibratedModel, CalibratedSettings, fit_calibrated
 from gristmill.models.sessions.friction import friction_features, prior_model
-from gristmill.models.sessions.meaning_pairs import MeaningPairSettings, MeaningText, draw_pairs
+from gristmill.models.sessions.meaning_pairs import MeaningPairSettings, chosen_texts, draw_pairs
+from gristmill.models.sessions.meaning_texts import MeaningText, OneWordChanges
 from gristmill.models.sessions.paraphrase import ParaphraseModel, count_words, pair_features
 from gristmill.shards import canonical
 from gristmill.shards.artifact import read_file
@@ -47,13 +48,15 @@ def train_paraphrase(settings: ParaphraseFit, context: TrainContext, *, groups: 
     """Fit a paraphrase model to the sealed sets ``groups``: ``id``, ``tokens``, and ``meaning``, equal of texts that
     mean the same; ``intent``, ``slots`` and ``lang`` help where they are known.
 
-    Returns the model's file, the number of pairs of each kind, and ``auc`` and ``ece`` on held-out groups.
+    Returns the model's file, and on held-out groups ``auc``, ``ece`` and by kind of pair how many there are
+    (``pairs``) and the share that is told right (``right``).
 
     Raises:
         UserError: a set lacks a column, or no meaning has two texts.
     """
     texts = [text for url in groups for text in _texts(url)]
-    pairs = draw_pairs(texts, settings.pairs)
+    changes = OneWordChanges(chosen_texts(texts, settings.pairs))
+    pairs = draw_pairs(texts, settings.pairs, changes)
     positive = np.array([pair.positive for pair in pairs], bool)
     if not positive.any() or positive.all():
         raise UserError(
@@ -61,15 +64,21 @@ def train_paraphrase(settings: ParaphraseFit, context: TrainContext, *, groups: 
             f"the same, of {len(pairs)}; expected groups of two or more texts, and more than one group"
         )
     spans = [None if text.slots is None else [slot[1:] for slot in text.slots] for text in texts]
-    counts = count_words(zip((text.tokens for text in texts), spans, strict=True), settings.lang)
+    given = zip((text.tokens for text in texts), spans, strict=True)
+    counts = count_words(given, settings.lang, changes, settings.pairs.politeness)
     rows = np.stack([pair_features(pair.left, pair.right, counts, settings.lang) for pair in pairs])
     meanings = [pair.meaning for pair in pairs]
     fitted = fit_calibrated(rows, positive, meanings, paraphrase.FEATURES, settings.part(CalibratedSettings))
     context.report({"step": 0, "auc": fitted.auc, "ece": fitted.ece})
-    kinds = {kind: sum(pair.kind == kind for pair in pairs) for kind in sorted({pair.kind for pair in pairs})}
+    right = (fitted.held_out > 0.5) == positive
+    kinds = {kind: np.array([pair.kind == kind for pair in pairs]) for kind in sorted({pair.kind for pair in pairs})}
+    told = {
+        "pairs": {kind: int(own.sum()) for kind, own in kinds.items()},
+        "right": {kind: float(right[own].mean()) for kind, own in kinds.items()},
+    }
     model = ParaphraseModel(fitted.model, counts)
     files = {paraphrase.MODEL: canonical.dumps(model.described())}
-    return {"files": files, "pairs": kinds, "auc": fitted.auc, "ece": fitted.ece}
+    return {"files": files, **told, "auc": fitted.auc, "ece": fitted.ece}
 
 
 def _texts(url: str) -> Iterator[MeaningText]:

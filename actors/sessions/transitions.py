@@ -77,7 +77,11 @@ class Interpret(Actor):
 
 
 class ChainSettings(Settings):
-    """Which turns are of one chain."""
+    """Which turns are of one chain.
+
+    Its window is a setting apart from those of pairs and goals: nothing but the window says that the next turn is
+    another attempt at the same, and it holds from turn to turn, so that a chain may last longer.
+    """
 
     window: float = Field(60.0, gt=0)
     """Seconds from a turn to the next one of its chain, at most. Where the time of one is not known, it is taken to be
@@ -95,9 +99,9 @@ class Transitions(Reducer):
     state, success (1) or failure (0), or -1 where the outcome is not known. ``end`` is the last node of the chain, and
     ``won`` whether the chain succeeded there; at further turns of one node in a chain ``end`` is null.
 
-    A turn that is there twice (equal ``session`` and ``turn``) counts once. Turns whose interpretation is of a rewrite
-    of ours are left out, and so are the transitions to them, so that rewrites do not feed themselves; where they cut a
-    chain, its ``target`` and ``end`` are null. A session of nothing else is rejected.
+    Turns are there once (:mod:`gristmill.actors.sessions.turns`). Those whose interpretation is of a rewrite of ours
+    are left out, and so are the transitions to them, so that rewrites do not feed themselves; where they cut a chain,
+    its ``target`` and ``end`` are null. A session of nothing else is rejected.
     """
 
     name = "transitions"
@@ -150,7 +154,6 @@ class Transitions(Reducer):
 
     def _made(self, turns: pa.Table, *, final: bool) -> tuple[pa.Table, pa.Table]:
         """Return the transitions of sorted turns, and the turns of the last chain if more may follow."""
-        turns = _once(turns)
         ours = pc.fill_null(turns["rewritten"], False).to_numpy()
         node = turns["node"].to_numpy()
         near = self._near(turns)  # whether the next turn is in the window
@@ -191,14 +194,3 @@ class Transitions(Reducer):
         same = np.ones(len(times) - 1, bool)
         same[group_starts(turns)[1:] - 1] = False
         return np.append(same & ~(apart > self.settings.window), False)
-
-
-def _once(turns: pa.Table) -> pa.Table:
-    """Return sorted turns without those that are there again."""
-    if turns.num_rows < 2:
-        return turns
-    number = turns["turn"].combine_chunks()
-    equal = pc.fill_null(pc.equal(number.slice(1), number.slice(0, len(number) - 1)), False)
-    again = np.append(False, np.asarray(equal))
-    again[group_starts(turns)] = False
-    return turns.filter(pa.array(~again)) if again.any() else turns

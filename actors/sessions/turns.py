@@ -1,4 +1,7 @@
-"""The turns of each session in their order, each once: what all that learns from sessions reads."""
+"""The turns of each session in their order, each once: what all that learns from sessions reads.
+
+Repeated turns are dropped here alone; those of simulated sessions come so already.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,8 @@ class OrderTurns(Reducer):
 
     A turn is repeated if the one before it has the same number, the same time and the same words, and one of the two
     is known: a log that was written twice, and no user who says the same again. What a repeated turn alone tells of the
-    outcome is kept. Sessions of any size are read in bounded memory: what is held is ``most`` turns.
+    outcome is kept. How many there were is what the ``records`` of a session's turns are more than these. Sessions of
+    any size are read in bounded memory: what is held is ``most`` turns.
 
     Example:
         >>> row = {"group": "s1", "turn": 4, "time": 2.0, "tokens": ["stop"], "session": "s1"}

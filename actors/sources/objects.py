@@ -21,7 +21,7 @@ from gristmill.actors.sources.documents import elements
 from gristmill.actors.sources.encoding import refuse_wide
 from gristmill.actors.sources.fields import keys_in
 from gristmill.actors.sources.files import LOOKED_AT, NOT_UTF8, Seen, base_of, in_tables, key_of, matches, visible
-from gristmill.actors.sources.pointers import DUPLICATE, MALFORMED
+from gristmill.actors.sources.pointers import DUPLICATE
 from gristmill.actors.sources.reading import LINE_BYTES, LONG_LINE, lines, opened
 from gristmill.actors.sources.unlisted import (
     EMPTY_FILE,
@@ -46,6 +46,7 @@ OBJECTS = pa.schema(
         pa.field("problem", pa.string()),  # the reason to reject it, as far as the listing knows
     ]
 )
+OTHER_CELLS = "more or fewer cells than the header"  # the reason of a line of TSV
 _TABLES = (".tsv", ".tsv.gz")
 _DOCUMENTS = (".json", ".json.gz")
 _SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet", *_DOCUMENTS, *_TABLES)
@@ -205,7 +206,7 @@ def _tsv(file: str, needed: _Needed) -> Iterator[dict[str, Any]]:
             yield found | {"problem": NOT_UTF8}
             continue
         if len(line) > LINE_BYTES or len(cells) != len(names):
-            yield found | {"problem": LONG_LINE if len(line) > LINE_BYTES else MALFORMED}
+            yield found | {"problem": LONG_LINE if len(line) > LINE_BYTES else OTHER_CELLS}
             continue
         row = {name: cell or None for name, cell in zip(names, cells, strict=True)}
         yield found | {"raw": json.dumps(row, ensure_ascii=False), "values": row}

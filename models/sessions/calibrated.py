@@ -7,8 +7,8 @@ model (area under the ROC curve, expected calibration error) is measured. The mo
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
@@ -24,6 +24,7 @@ from gristmill.shards.settings import Settings
 
 FORMAT = 1
 _MOST = 30.0  # log-odds
+_FREE = 1e3  # inverse regularisation of Platt's two parameters: next to none
 
 
 class CalibratedSettings(Settings):
@@ -129,27 +130,65 @@ def fit_calibrated(
     """
     labels = np.asarray(labels, bool)
     weights = np.ones(len(labels)) if weights is None else np.asarray(weights, np.float64)
-    fold = deal_groups(groups, settings.folds, settings.seed)
+
+    def fit(inside: np.ndarray, outside: np.ndarray) -> np.ndarray:
+        return _fit(rows[inside], labels[inside], features, settings, weights[inside]).log_odds(rows[outside])
+
+    found = cross_calibrate(fit, labels, groups, settings.folds, settings.seed, weights)
+    model = replace(_fit(rows, labels, features, settings, weights), slope=found.slope, offset=found.offset)
+    return CalibratedFit(model, found.held_out, auc(found.held_out, labels), ece(found.held_out, labels))
+
+
+@dataclass(frozen=True)
+class CrossCalibration:
+    """Platt's two parameters, and the calibrated probability of each example by a fit without its fold, (n,)."""
+
+    slope: float
+    offset: float
+    held_out: np.ndarray
+
+
+def cross_calibrate(
+    fit: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    labels: np.ndarray,
+    groups: Sequence[str],
+    folds: int,
+    seed: int = 0,
+    weights: np.ndarray | None = None,
+    said: str = "examples are positive",
+) -> CrossCalibration:
+    """Return the calibration of a classifier of examples with labels (n,) bool; ``groups`` (n,) are not torn apart.
+
+    ``fit(inside, outside)`` fits to the examples of the one mask, (n,) bool, and returns the log-odds of those of the
+    other. ``weights`` (n,) are those of the examples; ``said`` is what errors say of labels.
+
+    Raises:
+        UserError: examples of one kind only, or too few of either.
+
+    Example:
+        >>> scores = np.tile([-3.0, 3.0, 3.0], 20)  # a third of what it is sure of is wrong
+        >>> labels = np.tile([False, True, False], 20)
+        >>> names = [str(n // 3) for n in range(60)]
+        >>> made = cross_calibrate(lambda inside, outside: scores[outside], labels, names, 5)
+        >>> made.held_out[:2].round(2).tolist()
+        [0.0, 0.5]
+    """
+    fold = deal_groups(groups, folds, seed)
     least = min((int((labels == kind).sum()) for kind in (True, False)), default=0)
-    if least < settings.folds:
+    if least < folds:
         raise UserError(
-            f"fit: {int(labels.sum())} of {len(labels)} examples are positive; expected {settings.folds} or more of "
-            "each kind, one for each fold"
+            f"fit: {int(labels.sum())} of {len(labels)} {said}; expected {folds} or more of each kind, "
+            "one for each fold"
         )
     raw = np.zeros(len(labels))
     for number in np.unique(fold):
-        inside = fold == number
-        if len({*labels[~inside].tolist()}) < 2:
+        outside = fold == number
+        if len({*labels[~outside].tolist()}) < 2:
             raise UserError(f"fit: without fold {number} all examples are of one kind; expected more groups")
-        part = _fit(rows[~inside], labels[~inside], features, settings, weights[~inside])
-        raw[inside] = part.log_odds(rows[inside])
-    slope, offset = _platt(raw, labels, weights)
-    model = _fit(rows, labels, features, settings, weights)
-    held = 1 / (1 + np.exp(-np.clip(slope * raw + offset, -_MOST, _MOST)))
-    calibrated = CalibratedModel(
-        model.features, model.products, model.mean, model.scale, model.weights, model.bias, slope, offset
-    )
-    return CalibratedFit(calibrated, held, auc(held, labels), ece(held, labels))
+        raw[outside] = fit(~outside, outside)
+    found, bias, _ = logistic(sparse.csr_array(raw[:, None]), labels, _FREE, "lbfgs", 200, weights)
+    slope, offset = float(found[0, 1]), float(bias[-1])
+    return CrossCalibration(slope, offset, 1 / (1 + np.exp(-np.clip(slope * raw + offset, -_MOST, _MOST))))
 
 
 def deal_groups(groups: Sequence[str], folds: int, seed: int) -> np.ndarray:
@@ -168,11 +207,6 @@ def _fit(
     given = sparse.csr_array(_expanded((rows - mean) * scale, settings.products))
     found, bias, _ = logistic(given, labels, settings.c, "lbfgs", 500, weights)
     return CalibratedModel(tuple(features), settings.products, mean, scale, found[:, 1], float(bias[-1]))
-
-
-def _platt(raw: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> tuple[float, float]:
-    found, bias, _ = logistic(sparse.csr_array(raw[:, None]), labels, 1e3, "lbfgs", 200, weights)
-    return float(found[0, 1]), float(bias[-1])
 
 
 def _expanded(rows: np.ndarray, products: bool) -> np.ndarray:

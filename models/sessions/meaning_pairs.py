@@ -1,7 +1,8 @@
 """Pairs of texts to train a paraphrase model on, from groups of texts that mean the same.
 
 Positive pairs are inside a group. Negative ones are what a model has to tell from them: the nearest texts of other
-groups, texts of the same intent with another meaning, the same text with another value in a slot, and random texts.
+groups, texts of the same intent with another meaning, the same text with another value in a slot or with another word
+that makes a difference ("on", "off"), and random texts. Words of politeness make none.
 What is drawn for a text depends on the seed, its id and the set, not on the order.
 """
 
@@ -14,21 +15,13 @@ import numpy as np
 from pydantic import Field
 from scipy import sparse
 
+from gristmill.models.sessions.meaning_texts import MeaningText, OneWordChanges
 from gristmill.shards.random import RecordRandom
 from gristmill.shards.settings import Settings
 
-Kind = Literal["same", "nearest", "same_intent", "other_value", "random"]
+Kind = Literal["same", "polite", "nearest", "one_word", "same_intent", "other_value", "random"]
 _CHUNK = 512  # texts compared with all at once
-
-
-class MeaningText(NamedTuple):
-    """A text of a group: those of one ``meaning`` mean the same. ``slots`` are (name, start, end) in tokens."""
-
-    id: str
-    meaning: str
-    tokens: tuple[str, ...]
-    intent: str | None = None
-    slots: tuple[tuple[str, int, int], ...] | None = None
+_BEFORE = 0.7  # of polite phrases, those that begin a text
 
 
 class TextPair(NamedTuple):
@@ -42,7 +35,7 @@ class TextPair(NamedTuple):
     @property
     def positive(self) -> bool:
         """Whether the two mean the same."""
-        return self.kind == "same"
+        return self.kind in ("same", "polite")
 
 
 class MeaningPairSettings(Settings):
@@ -50,6 +43,12 @@ class MeaningPairSettings(Settings):
 
     same: int = Field(3, ge=1)
     """Other texts of its group."""
+    polite: int = Field(1, ge=0)
+    """Another text of its group, or itself, with a phrase of ``politeness`` before or after it."""
+    politeness: tuple[str, ...] = ("please", "can you", "could you", "would you", "thanks", "thank you")
+    """Phrases that change nothing of what a text means."""
+    one_word: int = Field(2, ge=0)
+    """The text itself with another word in the place of one, where other texts so say something else."""
     nearest: int = Field(1, ge=0)
     """The nearest texts of other groups, of which the pairs are drawn from the nearest five."""
     same_intent: int = Field(1, ge=0)
@@ -64,16 +63,19 @@ class MeaningPairSettings(Settings):
     """Seed of the draws."""
 
 
-def draw_pairs(given: Sequence[MeaningText], settings: MeaningPairSettings) -> list[TextPair]:
-    """Return pairs of texts of the groups.
+def draw_pairs(
+    given: Sequence[MeaningText], settings: MeaningPairSettings, changes: OneWordChanges | None = None
+) -> list[TextPair]:
+    """Return pairs of texts of the groups; ``changes`` are those of one word in the texts, if they are known already.
 
     Example:
         >>> said = [("a", "on", "lights on"), ("b", "on", "turn the lights on"), ("c", "off", "lights off")]
         >>> texts = [MeaningText(name, meaning, tuple(text.split())) for name, meaning, text in said]
-        >>> sorted({(pair.meaning, pair.kind) for pair in draw_pairs(texts, MeaningPairSettings())})
-        [('off', 'nearest'), ('off', 'random'), ('on', 'nearest'), ('on', 'random'), ('on', 'same')]
+        >>> sorted({pair.kind for pair in draw_pairs(texts, MeaningPairSettings())})
+        ['nearest', 'one_word', 'polite', 'random', 'same']
     """
-    texts = _chosen(sorted(set(given)), settings)
+    texts = chosen_texts(given, settings)
+    changes = OneWordChanges(texts) if changes is None else changes
     random = RecordRandom(settings.seed, "meaning pairs")
     of_meaning = _places(text.meaning for text in texts)
     of_intent = _places(text.intent for text in texts)
@@ -89,6 +91,14 @@ def draw_pairs(given: Sequence[MeaningText], settings: MeaningPairSettings) -> l
         group = [one for one in of_meaning[text.meaning] if texts[one].tokens != text.tokens]
         for one in _draw(rng, group, settings.same):
             add("same", texts[one].tokens)
+        polite = [text, *(texts[one] for one in group)]
+        for _ in range(settings.polite if settings.politeness else 0):
+            phrase = settings.politeness[int(rng.integers(len(settings.politeness)))].split()
+            tokens = polite[int(rng.integers(len(polite)))].tokens
+            add("polite", (*phrase, *tokens) if rng.random() < _BEFORE else (*tokens, *phrase))
+        changed = sorted(set(changes.others(text))) if settings.one_word else []
+        for one in _draw(rng, range(len(changed)), settings.one_word):
+            add("one_word", changed[one])
         others = [one for one in nearest[place] if texts[one].tokens != text.tokens]
         for one in _draw(rng, others, settings.nearest):
             add("nearest", texts[one].tokens)
@@ -111,7 +121,9 @@ def draw_pairs(given: Sequence[MeaningText], settings: MeaningPairSettings) -> l
     return made
 
 
-def _chosen(texts: Sequence[MeaningText], settings: MeaningPairSettings) -> Sequence[MeaningText]:
+def chosen_texts(given: Sequence[MeaningText], settings: MeaningPairSettings) -> Sequence[MeaningText]:
+    """Return the texts that are looked at, in the order of their ids."""
+    texts = sorted(set(given))
     if len(texts) <= settings.texts:
         return texts
     random = RecordRandom(settings.seed, "meanings")

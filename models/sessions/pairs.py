@@ -1,6 +1,6 @@
 """Which turns of a session may be two attempts at the same: those close to each other in turns and in time.
 
-Turns are given in their order; of a turn number that comes twice the first row counts.
+Turns are given in their order, each once.
 """
 
 from __future__ import annotations
@@ -17,26 +17,16 @@ Turn = Mapping[str, Any]
 
 
 class WindowSettings(Settings):
-    """How close two turns of a session are, to be a candidate pair."""
+    """How close two turns of a session are, to be a candidate pair.
+
+    The window is one apart from those of chains (``rewrites.chains.window``) and of goals (``goals.pairs.seconds``): a
+    model judges whether the two of a pair mean the same, so that a wider one costs work, and is no claim by itself.
+    """
 
     seconds: float = Field(60.0, gt=0)
     """Seconds between the two at most; where a time is not known, ``turns`` alone decides."""
     turns: int = Field(2, ge=1)
     """How many turns later the second comes at most."""
-
-
-def once(turns: Iterable[Turn]) -> Iterator[Turn]:
-    """Yield the turns without those whose number has been there.
-
-    Example:
-        >>> [turn["id"] for turn in once([{"turn": 0, "id": "a"}, {"turn": 0, "id": "b"}, {"turn": 1, "id": "c"}])]
-        ['a', 'c']
-    """
-    last = None
-    for turn in turns:
-        if last is None or turn["turn"] is None or turn["turn"] != last["turn"]:
-            yield turn
-        last = turn
 
 
 def followed(turns: Iterable[Turn]) -> Iterator[tuple[Turn, Turn | None]]:

@@ -6,7 +6,9 @@ annotated domains, and needs a sentence embedding of each request, while turns o
 on a label must be a probability.
 
 Weights of words are inverse document frequencies of the training texts; words that were never seen weigh most, as
-values do. Where training texts have slots, a word's share of occurrences inside slots says how value-like it is.
+values do. Where training texts have slots, a word's share of occurrences inside slots says how value-like it is. Texts
+that differ in one word (:mod:`gristmill.models.sessions.meaning_texts`) say of a word how often its change is one of
+the meaning, and of two words ("on", "off") whether they stand for each other.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Self
 
@@ -22,6 +24,7 @@ import numpy as np
 
 from gristmill.models.measures.wer import distance
 from gristmill.models.sessions.calibrated import CalibratedModel
+from gristmill.models.sessions.meaning_texts import OneWordChanges
 from gristmill.models.sessions.units import WordUnit, join_units, read_units, similarity
 
 MODEL = "paraphrase.json"
@@ -37,6 +40,11 @@ FEATURES = (
     "value_missing_less",
     "value_worst",
     "value_worst_less",
+    "told_missing",  # as missing, weighted by how often a change of the word is one of the meaning
+    "told_missing_less",
+    "told_worst",
+    "told_worst_less",
+    "swap",  # of words without a counterpart, how surely two make a difference in each other's place, from -1 to 1
     "number_missing",  # numbers that the other lacks: the greater and the lesser
     "number_missing_less",
     "letters",  # overlap of character trigrams
@@ -48,16 +56,22 @@ FEATURES = (
 )
 _LONGEST = 40  # units that are compared
 _SMOOTHING = 2.0
+_POLITE = 100  # changes that are taken to be known of words of politeness
 
 
 @dataclass(frozen=True)
 class WordCounts:
-    """In how many of ``texts`` each word occurs, and its occurrences inside slots, and in all texts with slots."""
+    """In how many of ``texts`` each word occurs, its occurrences inside slots and in all texts with slots, and what is
+    known of its changes: how many there are (``changed``), how many of the meaning (``told``), and of two words with a
+    tab between them, how many of the one to the other are of the meaning and how many are not (``swaps``)."""
 
     texts: int
     found: Mapping[str, int]
     inside: Mapping[str, int]
     slotted: Mapping[str, int]
+    changed: Mapping[str, int] = field(default_factory=dict)
+    told: Mapping[str, int] = field(default_factory=dict)
+    swaps: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
     def weight(self, word: str) -> float:
         """Return the inverse document frequency, from 0 to 1: that of a new word is 1."""
@@ -68,11 +82,27 @@ class WordCounts:
         every = self.slotted.get(word, 0)
         return (self.inside.get(word, 0) + _SMOOTHING * self.weight(word)) / (every + _SMOOTHING)
 
+    def change(self, word: str) -> float:
+        """Return how often a change of a word is one of the meaning, from 0 to 1; of words that are in no change, as
+        the weight says."""
+        every = self.changed.get(word, 0)
+        return (self.told.get(word, 0) + _SMOOTHING * self.weight(word)) / (every + _SMOOTHING)
+
+    def swap(self, one: str, other: str) -> float:
+        """Return how surely two words make a difference in each other's place, from -1 (none) to 1; 0: not known."""
+        differ, same = self.swaps.get("\t".join(sorted((one, other))), (0, 0))
+        return (differ - same) / (differ + same + _SMOOTHING)
+
 
 def count_words(
-    texts: Iterable[tuple[Sequence[str], Sequence[tuple[int, int]] | None]], lang: str = "en"
+    texts: Iterable[tuple[Sequence[str], Sequence[tuple[int, int]] | None]],
+    lang: str = "en",
+    changes: OneWordChanges | None = None,
+    politeness: Iterable[str] = (),
 ) -> WordCounts:
     """Return the counts of texts: their tokens, and the spans of their slots, if they are known.
+
+    ``changes`` are those of one word in the texts; words of ``politeness`` never change the meaning.
 
     Example:
         >>> made = count_words([(["stop"], None), (["play", "seal"], [(1, 2)]), (["play", "queen"], [(1, 2)])])
@@ -90,7 +120,11 @@ def count_words(
         if spans is not None:
             slotted.update(unit.form for unit in units)
             inside.update(unit.form for unit in units if any(start <= unit.start < end for start, end in spans))
-    return WordCounts(number, dict(sorted(found.items())), dict(sorted(inside.items())), dict(sorted(slotted.items())))
+    changed, told = (Counter[str](), Counter[str]()) if changes is None else (+changes.found, +changes.told)
+    changed.update({word: _POLITE for phrase in politeness for word in phrase.split()})
+    swaps = {} if changes is None else {"\t".join(pair): counts for pair, counts in changes.swaps.items()}
+    kept = [dict(sorted(one.items())) for one in (found, inside, slotted, changed, told)]
+    return WordCounts(number, kept[0], kept[1], kept[2], kept[3], kept[4], swaps)
 
 
 def pair_features(left: Sequence[str], right: Sequence[str], counts: WordCounts, lang: str = "en") -> np.ndarray:
@@ -113,6 +147,9 @@ def pair_features(left: Sequence[str], right: Sequence[str], counts: WordCounts,
     worst = [float(np.max(share * weight, initial=0)) for share, weight in zip(lost, weights, strict=True)]
     gone = [float(share @ value) for share, value in zip(lost, values, strict=True)]
     most = [float(np.max(share * value, initial=0)) for share, value in zip(lost, values, strict=True)]
+    changes = [np.array([counts.change(form) for form in side]) for side in forms]
+    lost_change = [float(share @ change) for share, change in zip(lost, changes, strict=True)]
+    worst_change = [float(np.max(share * change, initial=0)) for share, change in zip(lost, changes, strict=True)]
     numbers = [
         float(sum(unit.is_number and share > 0.5 for unit, share in zip(side, shares, strict=True)))
         for side, shares in zip((one, other), lost, strict=True)
@@ -131,6 +168,9 @@ def pair_features(left: Sequence[str], right: Sequence[str], counts: WordCounts,
         *_both(worst),
         *_both(gone),
         *_both(most),
+        *_both(lost_change),
+        *_both(worst_change),
+        _swap(forms, lost, counts),
         *_both(numbers),
         _dice(Counter(_grams(texts[0])), Counter(_grams(texts[1]))),
         _dice(Counter(_bigrams(forms[0])), Counter(_bigrams(forms[1]))),
@@ -163,7 +203,8 @@ class ParaphraseModel:
     def described(self) -> dict[str, Any]:
         """Return the model as JSON values."""
         counts = {"texts": self.counts.texts, "found": self.counts.found}
-        counts |= {"inside": self.counts.inside, "slotted": self.counts.slotted}
+        counts |= {"inside": self.counts.inside, "slotted": self.counts.slotted, "swaps": self.counts.swaps}
+        counts |= {"changed": self.counts.changed, "told": self.counts.told}
         return {"model": self.model.described(), "counts": counts}
 
     @classmethod
@@ -185,6 +226,15 @@ def _lost(own: Sequence[WordUnit], other: Sequence[WordUnit]) -> np.ndarray:
             for unit in own
         ]
     )
+
+
+def _swap(forms: Sequence[Sequence[str]], lost: Sequence[np.ndarray], counts: WordCounts) -> float:
+    """Return the surest swap of a word that the other wording lacks for one that this one lacks; 0: there is none."""
+    without = [
+        {form for form, share in zip(side, shares, strict=True) if share > 0}
+        for side, shares in zip(forms, lost, strict=True)
+    ]
+    return max((counts.swap(one, other) for one in without[0] for other in without[1]), default=0.0)
 
 
 def _both(values: Sequence[float]) -> list[float]:

@@ -1,8 +1,9 @@
 """Whether to offer another goal at all: the probability that an offer is accepted where it is made.
 
 A logistic regression on the situation (the goal that is open and the one offered, calls and offers so far, how long ago
-the last call was, which slots are known) and on the words of the user's last text. Its log-odds are scaled and
-shifted by what it says of offers of sessions that it was not trained on (Platt, 1999): of its own it is too sure.
+the last call was, which slots are known) and on the words of the user's last text. Its log-odds are calibrated by what
+it says of offers of sessions that it was not trained on (:mod:`gristmill.models.sessions.calibrated`): of its own it is
+too sure.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ from scipy import sparse
 from scipy.special import expit
 
 from gristmill.models.nlu.logistic import logistic
+from gristmill.models.sessions.calibrated import cross_calibrate
 from gristmill.shards import canonical
 from gristmill.shards.errors import UserError
-from gristmill.shards.random import RecordRandom
 from gristmill.shards.settings import Settings
 
 MODEL = "trigger.json"
@@ -108,28 +109,16 @@ def fit_trigger(
     """Fit the model on offers and whether each was accepted, (offers,) bool.
 
     Raises:
-        UserError: all were accepted, or none.
+        UserError: too few were accepted, or too few were not.
     """
-    if len(set(accepted.tolist())) < 2:
-        raise UserError(
-            f"trigger: {int(accepted.sum())} of {len(accepted)} offers were accepted; expected some of both kinds"
-        )
-    random = RecordRandom(0, "trigger folds")
-    drawn = {session: int(random(session).integers(settings.folds)) for session in set(sessions)}
-    fold = np.array([drawn[session] for session in sessions])
-    out, told = np.zeros(len(offers)), np.zeros(len(offers), bool)
-    for number in range(settings.folds):
-        rest = fold != number
-        if len(set(accepted[rest].tolist())) == 2:
-            model = _plain([offers[row] for row in np.flatnonzero(rest).tolist()], accepted[rest], settings)
-            out[~rest] = model.log_odds([offers[row] for row in np.flatnonzero(~rest).tolist()])
-            told[~rest] = True
+
+    def fit(inside: np.ndarray, outside: np.ndarray) -> np.ndarray:
+        model = _plain([offers[row] for row in np.flatnonzero(inside).tolist()], accepted[inside], settings)
+        return model.log_odds([offers[row] for row in np.flatnonzero(outside).tolist()])
+
+    found = cross_calibrate(fit, accepted, sessions, settings.folds, said="offers were accepted")
     whole = _plain(offers, accepted, settings)
-    if len(set(accepted[told].tolist())) == 2:
-        rows = sparse.csr_array(out[told][:, None])
-        weights, bias, _ = logistic(rows, accepted[told].astype(int), 1e6, "lbfgs", 200)
-        if weights[0, 1] > 0:  # otherwise it says nothing of other sessions
-            whole.scale, whole.shift = float(weights[0, 1]), float(bias[1])
+    whole.scale, whole.shift = found.slope, found.offset
     return whole
 
 

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any, Literal, Self
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import Field, model_validator
 
 from gristmill.actors.nlu.folds import TEST
@@ -159,6 +160,15 @@ def own_turns(run: Run, settings: SessionSettings) -> SealedSet:
     made = run.step(merge("turns", dealt, OrderTurns.stage(settings.order)))
     refuse_empty(made, "sessions")
     return made
+
+
+def repeated_turns(turns: SealedSet) -> int:
+    """Return how many turns of :func:`own_turns` were dropped as repeats of the one before them."""
+    found = 0
+    for table in turns.tables(["turn", "records"]):  # records of a session, on each of its turns
+        own = table.filter(pc.equal(table["turn"], 0))["records"]
+        found += (pc.sum(own).as_py() or 0) - table.num_rows
+    return found
 
 
 def said(run: Run, settings: BankSettings, seed: int = 0, name: str = "said") -> SealedSet:

@@ -138,7 +138,8 @@ def paraphrase_model(
     run: Run, settings: ParaphraseFit, groups: Sequence[SealedSet], name: str = "paraphrase_model"
 ) -> Artifact:
     """Declare the fit of the paraphrase model to sets of texts with their ``meaning``."""
-    return run.train(TrainJob(name, train_paraphrase, settings, {"groups": list(groups)}, stepwise=False))
+    job = TrainJob(name, train_paraphrase, settings, {"groups": list(groups)}, version=2, stepwise=False)
+    return run.train(job)
 
 
 def friction_parts(

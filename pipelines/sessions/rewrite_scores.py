@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from gristmill.models.measures.significance import Interval
 from gristmill.models.sessions.interpretations import interpretations, numbers, true_interpretations, utterances
 from gristmill.pipelines.report.measures import NUMBER, PERCENT, Measure
-from gristmill.pipelines.report.report import MetricRow
+from gristmill.pipelines.report.report import MetricRow, NumberTable
 from gristmill.pipelines.sessions.rewrites import MinedRewrites, RewriteSettings
 from gristmill.shards.dataset import SealedSet
 
@@ -32,6 +32,7 @@ _READ = (
 )
 _REPLICATES = 1000
 _DRAWS = 1 << 22  # held at a time
+_SHOWN, _WRONG = 10, 5  # rewrites in a table, and more of those that are wrong
 
 
 @dataclass(frozen=True)
@@ -139,11 +140,19 @@ def read_truth(mined: MinedRewrites, turns: SealedSet, settings: RewriteSettings
     return Truth(pairs[np.isin(pairs[:, 0], nodes)])
 
 
-def precision(rewrites: Rewrites, truth: Truth) -> SourceCounts:
-    """Return of each rewrite whose truth is known whether its target is right and means what its source does."""
+def judged(rewrites: Rewrites, truth: Truth) -> np.ndarray:
+    """Return of each rewrite whether its target is right and means what its source does, 1 or 0, and -1 where what its
+    source means is not known, (rewrites,) int64."""
     gold = truth.of(rewrites.source)
     right = truth.of(rewrites.target, right=True) == gold
-    return SourceCounts(right[gold >= 0].astype(np.int64), np.ones(int((gold >= 0).sum()), np.int64))
+    return np.where(gold < 0, -1, right.astype(np.int64))
+
+
+def precision(rewrites: Rewrites, truth: Truth) -> SourceCounts:
+    """Return of each rewrite whose truth is known whether it is right (:func:`judged`)."""
+    found = judged(rewrites, truth)
+    known = found[found >= 0]
+    return SourceCounts(known, np.ones_like(known))
 
 
 def precision_by_traffic(rewrites: Rewrites, truth: Truth) -> SourceCounts:
@@ -229,6 +238,35 @@ def score(
         BY_TRAFFIC.name: precision_by_traffic(rewrites, truth),
         **counted,
     }
+
+
+def rewritten_table(mined: MinedRewrites | None, truth: Truth | None) -> NumberTable:
+    """Return the rewrites that most users support; where the truth is known, wrong ones are marked, and more of them
+    follow."""
+    if mined is None:
+        return NumberTable("Rewrites", [])
+    columns = ["source", "source_text", "target_text", "support", "margin", "wins", "losses"]
+    rows = [row for table in mined.rewrites.tables(columns) for row in table.to_pylist()]
+    rows.sort(key=lambda row: (-row["support"], row["source_text"]))
+    wrong: set[int] = set()
+    if truth is not None:
+        rewrites = emitted(mined.rewrites)
+        wrong = set(rewrites.source[judged(rewrites, truth) == 0].tolist())
+    more = [row for row in rows[_SHOWN:] if row["source"] in wrong][:_WRONG]
+    shown = [
+        {
+            "is said": row["source_text"],
+            "is rewritten": row["target_text"],
+            **({} if truth is None else {"truth": "wrong" if row["source"] in wrong else ""}),
+            "users": row["support"],
+            "margin": round(row["margin"], 3),
+            "wins": row["wins"],
+            "losses": row["losses"],
+        }
+        for row in [*rows[:_SHOWN], *more]
+    ]
+    told = "" if truth is None else f"; wrong: {len(wrong)}, the first of which end the table"
+    return NumberTable("Rewrites that most users support", shown, f"{len(rows)} in all{told}.")
 
 
 def _resampled(shares: SourceCounts, rng: np.random.Generator) -> np.ndarray:

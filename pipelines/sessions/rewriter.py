@@ -66,11 +66,21 @@ class Rewriter:
         return len(self._texts)
 
     def rewrite(self, request: str, lang: str = "") -> Rewrite | None:
-        """Return the rewrite of a request, its interpretation or its text in the language ``lang``; ``None`` if it has
-        none."""
+        """Return the rewrite of a request, given by its interpretation, or by its text in the language ``lang``.
+
+        It is ``None`` if the request has none, as one without a word ("", or punctuation alone).
+
+        Raises:
+            TypeError: the request is no string.
+        """
+        if not isinstance(request, str):
+            raise TypeError(f"request is {request!r:.80}; expected a string: a text or an interpretation")
+        heard = utterance(request, lang)
+        if not heard:  # turns without a text have it in common, and nothing else
+            return None
         row = self._by_interpretation.find(number(request))
         if row is None:
-            row = self._by_text.find(number(utterance(request, lang)))
+            row = self._by_text.find(number(heard))
         if row is None:
             return None
         margin = round(float(self._margin[row]), 6)

@@ -73,7 +73,7 @@ def count_nodes(run: Run, settings: RewriteSettings, turns: SealedSet, suffix: s
 
 
 def mine_rewrites(run: Run, settings: RewriteSettings, turns: SealedSet, suffix: str = "") -> MinedRewrites:
-    """Declare the mining of rewrites of turns (:data:`gristmill.shards.schema.TURNS`).
+    """Declare the mining of rewrites of turns (:data:`gristmill.shards.schema.TURNS`), each of which is there once.
 
     Example:
         >>> import pyarrow as pa

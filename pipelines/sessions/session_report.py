@@ -16,6 +16,7 @@ from gristmill.pipelines.report.measures import CHANGE, PERCENT, SEMER, Measure
 from gristmill.pipelines.report.report import MetricRow, NumberTable, Picture, Report, TestSet
 from gristmill.pipelines.run import Run
 from gristmill.pipelines.sessions import rewrite_scores
+from gristmill.pipelines.sessions.corpora import repeated_turns
 from gristmill.pipelines.sessions.goals import goal_truth, score_goals
 from gristmill.pipelines.sessions.learnt import PROJECTED, SUCCESSES, Learnt
 from gristmill.pipelines.sessions.projection import EmissionScores, examples, funnel, score_emitted
@@ -83,7 +84,8 @@ _SHOWN = 5
 def report(run: Run, config: Any, learnt: Sequence[Learnt], trigger: LearnedTrigger | None) -> Report:
     """Return the report of all seeds."""
     rows, sizes = _errors(run, learnt)
-    rows += [*_emitted(learnt), *_rewrites(config.rewrites, learnt), *_goals(config, learnt)]
+    truths = _truths(config.rewrites, learnt)
+    rows += [*_emitted(learnt), *_rewrites(config.rewrites, learnt, truths), *_goals(config, learnt)]
     rows += _typed(config)
     rows += [] if trigger is None else trigger_metrics(trigger, config.offers.training)
     skills = {made.seed: made.skills for made in learnt if made.skills is not None and made.periods is not None}
@@ -104,7 +106,7 @@ def report(run: Run, config: Any, learnt: Sequence[Learnt], trigger: LearnedTrig
         tested="turns",
         metrics=rows,
         test_sets=sizes,
-        measured=[table for table in (_parts(rows), *_tables(learnt)) if table.rows],
+        measured=[table for table in (_parts(rows), *_tables(learnt[0], truths)) if table.rows],
         pictures=_pictures(learnt[0]),
         notes=[INVENTED] if simulated else _of_own(config, learnt[0]),
     )
@@ -226,12 +228,24 @@ def _typed(config: Any) -> list[MetricRow]:
     return rows
 
 
-def _rewrites(settings: RewriteSettings | None, learnt: Sequence[Learnt]) -> list[MetricRow]:
+def _truths(settings: RewriteSettings | None, learnt: Sequence[Learnt]) -> dict[int, rewrite_scores.Truth]:
+    """Return what is true of the interpretations of simulated turns, by seed."""
+    if settings is None:
+        return {}
+    given = ((made.seed, made.rewrites, made.turns) for made in learnt if made.periods is not None)
+    return {
+        seed: rewrite_scores.read_truth(mined, turns, settings) for seed, mined, turns in given if mined is not None
+    }
+
+
+def _rewrites(
+    settings: RewriteSettings | None, learnt: Sequence[Learnt], truths: Mapping[int, rewrite_scores.Truth]
+) -> list[MetricRow]:
     scores: dict[str, dict[str, dict[int, Any]]] = {}
     for made in learnt:
-        if settings is None or made.rewrites is None or made.periods is None:
+        truth = truths.get(made.seed)
+        if settings is None or made.rewrites is None or truth is None:
             continue
-        truth = rewrite_scores.read_truth(made.rewrites, made.turns, settings)
         systems = {
             "markov": rewrite_scores.emitted(made.rewrites.rewrites),
             "last": rewrite_scores.last_reformulations(made.rewrites.nodes),
@@ -279,13 +293,15 @@ def _means(rows: Iterable[MetricRow]) -> list[MetricRow]:
     return made
 
 
-def _tables(learnt: Sequence[Learnt]) -> list[NumberTable]:
-    first = learnt[0]
-    return [_funnel(first), *_labels(first), _rewritten(first), _following(first), _unknown(first)]
+def _tables(first: Learnt, truths: Mapping[int, rewrite_scores.Truth]) -> list[NumberTable]:
+    rewritten = rewrite_scores.rewritten_table(first.rewrites, truths.get(first.seed))
+    return [_funnel(first), *_labels(first), rewritten, _following(first), _unknown(first)]
 
 
 def _funnel(made: Learnt) -> NumberTable:
     rows: list[dict[str, Any]] = []
+    if made.periods is None:  # simulated turns are there once
+        rows.append({"records": "repeats of a turn, which are dropped", "number": repeated_turns(made.turns)})
     if made.projection is not None:
         found = funnel(made.projection)
         counts = {
@@ -320,26 +336,6 @@ def _labels(made: Learnt) -> list[NumberTable]:
         ]
         tables.append(NumberTable(title, rows))
     return tables
-
-
-def _rewritten(made: Learnt) -> NumberTable:
-    if made.rewrites is None:
-        return NumberTable("Rewrites", [])
-    columns = ["source_text", "target_text", "support", "margin", "wins", "losses"]
-    rows = [row for table in made.rewrites.rewrites.tables(columns) for row in table.to_pylist()]
-    best = sorted(rows, key=lambda row: (-row["support"], row["source_text"]))[: 2 * _SHOWN]
-    shown = [
-        {
-            "is said": row["source_text"],
-            "is rewritten": row["target_text"],
-            "users": row["support"],
-            "margin": round(row["margin"], 3),
-            "wins": row["wins"],
-            "losses": row["losses"],
-        }
-        for row in best
-    ]
-    return NumberTable("Rewrites that most users support", shown, f"{len(rows)} in all.")
 
 
 def _following(made: Learnt) -> NumberTable:

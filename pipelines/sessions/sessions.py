@@ -38,7 +38,7 @@ from gristmill.pipelines.sessions.projection import SessionProjectionSettings, f
 from gristmill.pipelines.sessions.projection_scores import typed_pairs
 from gristmill.pipelines.sessions.retrained import Models, divide
 from gristmill.pipelines.sessions.rewrites import RewriteSettings, count_nodes, mine_rewrites
-from gristmill.pipelines.sessions.skill_inputs import SkillSourceSettings, skill_requests_of, turn_requests
+from gristmill.pipelines.sessions.skill_inputs import SkillSourceSettings, check_table, skill_requests_of, turn_requests
 from gristmill.pipelines.sessions.skills import SkillSettings, give_feedback, learn_skills
 from gristmill.pipelines.sessions.teaching import TeachingSettings, learn_teaching, teach
 from gristmill.pipelines.sessions.trigger import OfferSettings, learn_trigger
@@ -116,6 +116,8 @@ def check(config: Config) -> None:
             check_listed(partial(list_objects, url, name) for url in urls_of(places))
         except UserError as error:
             raise UserError(f"{name}: {error}") from None
+    if config.skills is not None and config.skill_requests.table is not None:
+        check_table(config.skill_requests.table, config.skill_requests.dialogue)
     if config.typed is not None and config.projection is not None:
         if not store.exists(config.typed):
             raise UserError(f"typed: {config.typed}: no such file; expected JSONL with annotation, typed and changed")

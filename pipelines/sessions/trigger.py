@@ -69,7 +69,7 @@ def learn_trigger(run: Run, settings: OfferSettings, suffix: str = "") -> Learne
     refuse_empty(offers, "offers")
     given = {"trigger": settings.training, "rate": settings.training.but(baseline=True)}
     models = {
-        name: run.train(TrainJob(f"{name}{suffix}", trigger.train, own, {"data": offers}, stepwise=False))
+        name: run.train(TrainJob(f"{name}{suffix}", trigger.train, own, {"data": offers}, version=2, stepwise=False))
         for name, own in given.items()
     }
     stages = tuple(

@@ -44,14 +44,13 @@ def session(name: str, nodes: list[int], outcomes: list[bool | None], **given: l
 
 
 def drawn(number: int, turns: int, seed: int = 0) -> pa.Table:
-    """Return random sessions, with gaps, duplicates, unknown outcomes and rewrites of ours."""
+    """Return random sessions, with gaps, unknown outcomes and rewrites of ours."""
     rng = np.random.default_rng(seed)
     found = []
     for n in range(number):
         size = int(rng.integers(1, turns + 1))
         outcomes = [[None, True, False, False][i] for i in rng.integers(0, 4, size)]
-        turn = np.cumsum(rng.random(size) < 0.9).tolist()
-        given = {"turn": turn, "time": np.cumsum(rng.choice([5.0, 20.0, 100.0], size)).tolist()}
+        given = {"time": np.cumsum(rng.choice([5.0, 20.0, 100.0], size)).tolist()}
         given["rewritten"] = (rng.random(size) < 0.1).tolist()
         found.append(session(f"s{n:03d}", rng.integers(10, 14, size).tolist(), outcomes, **given))
     return pa.concat_tables(found)
@@ -61,8 +60,6 @@ def looped(turns: pa.Table, settings: ChainSettings) -> list[tuple[Any, ...]]:
     """Return source, target, end and won of each turn, by a loop."""
     found: list[tuple[Any, ...]] = []
     rows = turns.to_pylist()
-    seen: set[tuple[str, int]] = set()
-    rows = [r for r in rows if (r["group"], r["turn"]) not in seen and not seen.add((r["group"], r["turn"]))]
     chain: list[dict[str, Any]] = []
     for row, after in zip(rows, [*rows[1:], None], strict=True):
         follows = (

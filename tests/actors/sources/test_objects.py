@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from gristmill.actors.sources.objects import list_objects
-from gristmill.actors.sources.pointers import DUPLICATE
+from gristmill.actors.sources.objects import OTHER_CELLS, list_objects
+from gristmill.actors.sources.pointers import DUPLICATE, NOT_UTF8
 from gristmill.actors.sources.unlisted import UNLISTED
 from gristmill.shards.errors import UserError
 
@@ -64,13 +64,13 @@ def test_what_is_not_there_is_one_sentence(tmp_path: Path, name: str, said: str)
 
 def test_lines_of_a_table_are_objects_with_the_names_of_its_header(tmp_path: Path) -> None:
     path = tmp_path / "a.tsv"
-    path.write_bytes(b'question\trewrite\nwho?\t"who won"\nx\nwhen?\t\n\xff\tb\n')
+    path.write_bytes(b'question\trewrite\nwho?\t"who won"\nx\nwhen?\t\n\xff\tb\nwho\twon\t?\n')
     rows = listed(path, required={"question": "question"})
     assert [json.loads(row["raw"]) for row in rows if row["raw"]] == [
         {"question": "who?", "rewrite": '"who won"'},
         {"question": "when?", "rewrite": None},
     ]
-    assert [row["problem"] is not None for row in rows] == [False, True, False, True]
+    assert [row["problem"] for row in rows] == [None, OTHER_CELLS, None, NOT_UTF8, OTHER_CELLS]
     with pytest.raises(UserError, match=r"none of the files|expected it"):
         listed(path, required={"session": "session"})
 

@@ -10,9 +10,10 @@ import pytest
 from gristmill.models.sessions import friction, outcomes, paraphrase
 from gristmill.models.sessions.calibrated import CalibratedModel, CalibratedSettings, deal_groups, fit_calibrated
 from gristmill.models.sessions.friction import friction_features, prior_model, reading
-from gristmill.models.sessions.meaning_pairs import MeaningPairSettings, MeaningText, draw_pairs
+from gristmill.models.sessions.meaning_pairs import MeaningPairSettings, draw_pairs
+from gristmill.models.sessions.meaning_texts import MeaningText, OneWordChanges
 from gristmill.models.sessions.outcomes import COUNTS, outcome_features, with_outcome
-from gristmill.models.sessions.pairs import WindowSettings, candidate_pairs, followed, once
+from gristmill.models.sessions.pairs import WindowSettings, candidate_pairs, followed
 from gristmill.models.sessions.paraphrase import ParaphraseModel, count_words, pair_features
 from gristmill.shards.errors import UserError
 
@@ -44,11 +45,8 @@ def test_our_own_rewrites_are_in_no_pair() -> None:
     assert names(given) == ["02"]
 
 
-def test_a_turn_number_that_comes_twice_counts_once() -> None:
-    given = [{"turn": 0, "id": "a"}, {"turn": 0, "id": "b"}, {"turn": 1, "id": "c"}, {"turn": 1, "id": "d"}]
-    kept = list(once(given))
-    assert [turn["id"] for turn in kept] == ["a", "c"]
-    assert [after and after["id"] for _, after in followed(kept)] == ["c", None]
+def test_the_last_turn_is_followed_by_none() -> None:
+    assert [after and after["id"] for _, after in followed(turns(0, 10))] == ["1", None]
 
 
 def groups() -> list[MeaningText]:
@@ -63,13 +61,25 @@ def groups() -> list[MeaningText]:
     return made
 
 
-def test_negative_pairs_are_of_all_kinds_and_do_not_depend_on_the_order() -> None:
-    made = draw_pairs(groups(), MeaningPairSettings())
-    assert {pair.kind for pair in made} == {"same", "nearest", "same_intent", "other_value", "random"}
-    assert made == draw_pairs(groups()[::-1], MeaningPairSettings())
-    by_text = {text.tokens: text.meaning for text in groups()}
+def with_off() -> list[MeaningText]:
+    """Return the groups, and each text with "off" in the place of "on"."""
+    on = groups()
+    off = [[{"on": "off"}.get(word, word) for word in text.tokens] for text in on]
+    made = zip(on, off, strict=True)
+    return [*on, *(MeaningText(f"{t.id}-", f"{t.meaning}-", tuple(own), "off", t.slots) for t, own in made)]
+
+
+def test_pairs_are_of_all_kinds_and_do_not_depend_on_the_order() -> None:
+    made = draw_pairs(with_off(), MeaningPairSettings())
+    negative = {"nearest", "one_word", "same_intent", "other_value", "random"}
+    assert {pair.kind for pair in made} == {"same", "polite", *negative}
+    assert made == draw_pairs(with_off()[::-1], MeaningPairSettings())
+    by_text = {text.tokens: text.meaning for text in with_off()}
     for pair in made:
-        assert (by_text[pair.left] == by_text.get(pair.right)) == pair.positive
+        if pair.kind != "polite":
+            assert (by_text[pair.left] == by_text.get(pair.right)) == pair.positive
+        if pair.kind == "one_word":
+            assert sorted(set(pair.left) ^ set(pair.right)) == ["off", "on"]
 
 
 def test_texts_beyond_the_limit_are_left_out_by_their_groups() -> None:
@@ -89,6 +99,33 @@ def test_a_paraphrase_is_told_from_the_same_words_with_another_value() -> None:
     same = model.probability(["attic", "lights", "on"], ["turn", "on", "the", "lights", "in", "the", "attic"])
     other = model.probability(["attic", "lights", "on"], ["cellar", "lights", "on"])
     assert same > 0.5 > other
+
+
+def test_one_word_may_make_a_difference_and_words_of_politeness_make_none() -> None:
+    texts = with_off()
+    settings = MeaningPairSettings(nearest=2, other_value=2)
+    changes = OneWordChanges(texts)
+    assert changes.swaps["off", "on"][1] == 0 < changes.swaps["off", "on"][0]
+    pairs = draw_pairs(texts, settings, changes)
+    given = [(text.tokens, [slot[1:] for slot in text.slots or ()]) for text in texts]
+    counts = count_words(given, "en", changes, settings.politeness)
+    assert counts.swap("on", "off") == counts.swap("off", "on") > 0.5 > counts.swap("on", "the")
+    rows = np.stack([pair_features(pair.left, pair.right, counts) for pair in pairs])
+    labels = np.array([pair.positive for pair in pairs])
+    meanings = [pair.meaning for pair in pairs]
+    fitted = fit_calibrated(rows, labels, meanings, paraphrase.FEATURES, CalibratedSettings(products=True))
+    model = ParaphraseModel.from_described(ParaphraseModel(fitted.model, counts).described())
+    on = ["turn", "on", "the", "lights", "in", "the", "attic"]
+    assert model.probability(on, ["please", *on]) > 0.5 > model.probability(on, ["turn", "off", *on[2:]])
+
+
+def test_what_a_word_tells_is_read_off_texts_without_slots_too() -> None:
+    said = {"on": ["lamp on", "the lamp on"], "off": ["lamp off"], "two": ["a lamp on"]}
+    texts = [MeaningText(text, name, tuple(text.split())) for name, own in said.items() for text in own]
+    changes = OneWordChanges(texts)
+    assert changes.swaps == {("a", "the"): (1, 0), ("off", "on"): (1, 0)}
+    assert (changes.told["the"], changes.found["the"]) == (1, 2)
+    assert list(changes.others(texts[0])) == [("lamp", "off")]
 
 
 def test_features_of_a_pair_do_not_depend_on_the_order_of_the_two() -> None:

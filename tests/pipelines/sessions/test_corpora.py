@@ -19,6 +19,7 @@ from gristmill.pipelines.sessions.corpora import (
     bank_of,
     check_sessions,
     own_turns,
+    repeated_turns,
     said,
     simulated_turns,
 )
@@ -57,11 +58,13 @@ def test_turns_come_in_order_each_once_and_one_without_a_session_is_rejected(tmp
         by_session.setdefault(row["session"], []).append(" ".join(row["tokens"]))
     assert by_session == {"a": ["first", "last"], "b": ["one", "two", "three"]}
     assert sorted(row["id"] for row in rows(made)) == ["a/0", "a/1", "b/0", "b/1", "b/2"]
+    assert repeated_turns(made) == 1
 
 
 def test_what_is_said_again_without_number_and_time_is_no_repeat(tmp_path: Path) -> None:
     made = own(tmp_path, [{"session": "s", "text": "stop"}] * 3)
     assert [row["turn"] for row in rows(made)] == [0, 1, 2]
+    assert repeated_turns(made) == 0
 
 
 def test_a_repeat_tells_of_the_outcome(tmp_path: Path) -> None:
@@ -72,8 +75,10 @@ def test_a_repeat_tells_of_the_outcome(tmp_path: Path) -> None:
 
 def test_a_session_of_too_many_turns_is_rejected_as_a_whole(tmp_path: Path) -> None:
     turns = [{"session": "robot", "turn": n, "text": f"ping {n}"} for n in range(60)]
-    made = own(tmp_path, [*turns, {"session": "s", "text": "hello"}], order={"most": 50})
+    hello = {"session": "s", "turn": 1, "text": "hello"}
+    made = own(tmp_path, [*turns, *[hello] * 4], order={"most": 50})
     assert [row["session"] for row in rows(made)] == ["s"]
+    assert repeated_turns(made) == 3  # and none of the session that is rejected
     assert made.seal["reasons"] == {f"order_turns: {TOO_MANY}": 1}
 
 

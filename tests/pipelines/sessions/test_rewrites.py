@@ -174,13 +174,6 @@ def test_ends_of_unknown_outcome_are_shared_out(tmp_path: Path) -> None:
     assert (row["losses"], row["wins"]) == (0, 4)
 
 
-def test_repeated_turns_count_once(tmp_path: Path) -> None:
-    rows = asked(4, "a", "b")
-    again = [row | {"id": row["id"] + "again"} for row in rows]
-    found = rows_of(mine(tmp_path, rows + again).rewrites)
-    assert [(row["support"], row["wins"], row["turns"]) for row in found] == [(4, 4, 4)]
-
-
 def test_sessions_without_any_chain_are_no_error(tmp_path: Path) -> None:
     found = mine(tmp_path, [turn("s", 0, "a", "a", succeeded=True)])
     assert found.rewrites.records == 0
@@ -203,6 +196,8 @@ def test_scores_are_those_of_a_count_by_hand(tmp_path: Path) -> None:
     }
     made = scores.score(rewrites, found, truth, 3)
     assert made["precision_at_1"].value == 1
+    table = scores.rewritten_table(found, truth)
+    assert [(row["is said"], row["truth"]) for row in table.rows] == [("play a", ""), ("play c", "")]
     assert made["recall"].value == pytest.approx(2 / 3)  # of a, c and f
     assert made["precision_traffic"].value == pytest.approx((7 + 5) / (7 + 9))
     assert made["win_loss"].value == 6 + 5  # by one loss
@@ -214,6 +209,19 @@ def test_scores_are_those_of_a_count_by_hand(tmp_path: Path) -> None:
     rows_made = scores.metric_rows("chain", {name: {0: one, 1: one} for name, one in made.items()})
     assert [(row.metric, row.n) for row in rows_made][:2] == [("precision_at_1", 4), ("recall", 6)]
     assert all(row.low <= row.value <= row.high for row in rows_made)
+
+
+def test_wrong_rewrites_are_marked_where_the_truth_is_known(tmp_path: Path) -> None:
+    rows = [row for n in range(11) for row in asked(6, f"a{n}", f"b{n}", 10 * n)]
+    taken = [turn(f"c{n}", 0, "c", "e", succeeded=False) for n in range(4)]
+    taken += [turn(f"c{n}", 1, "d", "d", succeeded=True) for n in range(4)]  # users took what they had not meant
+    found = mine(tmp_path, rows + taken)
+    truth = scores.read_truth(found, sealed(tmp_path / "again", rows + taken), SETTINGS)
+    table = scores.rewritten_table(found, truth)
+    assert [row["truth"] for row in table.rows] == [""] * 10 + ["wrong"]
+    assert table.rows[-1]["is said"] == "play c"
+    assert table.note == "12 in all; wrong: 1, the first of which end the table."
+    assert "truth" not in scores.rewritten_table(found, None).rows[0]
 
 
 def test_wins_are_counted_in_other_sessions(mined: MinedRewrites, tmp_path: Path) -> None:
@@ -252,6 +260,19 @@ def test_the_lookup_says_what_is_missing(mined: MinedRewrites, tmp_path: Path) -
     mine(tmp_path / "b", asked(4, "a", "b"))
     with pytest.raises(UserError, match="2 sets of rewrites are here or below"):
         Rewriter(str(tmp_path))
+
+
+@pytest.mark.parametrize("request_", ["", " ", "?!", "...", "?"])
+def test_what_has_no_word_has_no_rewrite(tmp_path: Path, request_: str) -> None:
+    row = {"source_text": "", "target_text": "t", "source_interpretation": "?", "support": 1, "margin": 0.5, "turns": 1}
+    seal_tables(str(tmp_path / "made"), "rewrites", [pa.Table.from_pylist([{"id": "1", **row}])])
+    assert Rewriter(str(tmp_path / "made")).rewrite(request_) is None
+
+
+@pytest.mark.parametrize("wrong", [None, 7, b"play", ["play"]])
+def test_what_is_no_text_is_refused(mined: MinedRewrites, wrong: Any) -> None:
+    with pytest.raises(TypeError, match=r"request is .*; expected a string"):
+        Rewriter(mined.rewrites.url).rewrite(wrong)
 
 
 def test_of_two_rewrites_of_a_text_the_commoner_is_found(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -160,7 +161,7 @@ def run_own(tmp_path: Path, turns: list[dict[str, Any]], *more: str) -> Result:
 
 
 def test_twenty_lines_of_ones_own_give_a_rewrite_and_a_label(tmp_path: Path) -> None:
-    result = run_own(tmp_path, own_turns(), "skill_requests.turns=true")
+    result = run_own(tmp_path, [*own_turns(), own_turns()[3]], "skill_requests.turns=true")
     assert result.exit_code == 0, result.stderr
     found = rows(made(tmp_path / "out", "rewrites_0"))
     assert [(row["source_text"], row["target_text"]) for row in found] == [
@@ -175,6 +176,8 @@ def test_twenty_lines_of_ones_own_give_a_rewrite_and_a_label(tmp_path: Path) -> 
     assert skills >= {("light", "gold"), ("media", "negative")}
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert {row["test_set"] for row in report["metrics"] if row["metric"] == "semer"} == {"head"}
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert re.search(r"repeats of a turn, which are dropped</t[hd]>\s*<td[^>]*>1</td>", page)
 
 
 @pytest.mark.slow

@@ -9,8 +9,10 @@ import pyarrow as pa
 import pytest
 
 from gristmill.actors.nlu.folds import FoldSettings, fold_of
+from gristmill.actors.sessions.dialogue_skills import NO_SKILL, NOT_READ, SgdSkillSettings, skill_request
 from gristmill.actors.sessions.skill_trainer import SKILL_REQUEST_FIELDS, SkillTraining
 from gristmill.actors.sessions.skills import FeedbackSettings
+from gristmill.actors.sources.reading import NO_OBJECT
 from gristmill.actors.training.settings import Schedule
 from gristmill.cluster.inprocess import InProcessRunner
 from gristmill.models.sessions.skills import PseudoSettings, SkillNetworkSettings
@@ -19,10 +21,9 @@ from gristmill.pipelines.sessions import skill_requests
 from gristmill.pipelines.sessions import skill_scores as scores
 from gristmill.pipelines.sessions.skill_inputs import (
     GeneratedSkillSettings,
-    SgdSkillSettings,
+    check_table,
     generated_requests,
     sgd_requests,
-    skill_request,
 )
 from gristmill.pipelines.sessions.skills import SYSTEMS, SkillSettings, give_feedback, learn_skills
 from gristmill.shards.errors import UserError
@@ -47,8 +48,9 @@ def requests():
     for number in range(240):
         name, right = SAID[number % len(SAID)]
         text = f"turn on the {ROOMS[number // 8 % 5]} {name}"
-        given = (f"r{number:03d}", f"g{number // 2}", text, right, shown)
-        rows.append(skill_request(*given, fold_of(f"g{number // 2}", folds, RecordRandom(0, "folds")), None))
+        key, group = f"r{number:03d}", f"g{number // 2}"
+        fold = fold_of(group, folds, RecordRandom(0, "folds"))
+        rows.append({"id": key, **skill_request(key, group, text.split(), right, shown, fold)})
     return pa.Table.from_pylist(rows, schema=pa.schema(SKILL_REQUEST_FIELDS))
 
 
@@ -134,13 +136,21 @@ def test_a_table_of_turns_is_read(tmp_path):
     text = sgd_requests(run, "text", url, SgdSkillSettings(context=False, share=0.5))
     assert 0 < text.records < 60
     assert text.read(0)["context"].null_count == len(text.read(0))
+    assert text.seal["reasons"] == {f"parse_dialogue_turn: {NOT_READ}": 60 - text.records}
+
+
+def test_turns_of_a_table_that_are_no_requests_are_rejected(tmp_path):
+    good = ("d0", 0, "hello", "R_1", "{}")
+    url = write(tmp_path / "turns.tsv.gz", [good, ("d1", 0, "hello", "", "{}"), ("d2", 0, "hello", "R_1", "{torn")])
+    made = sgd_requests(Run(str(tmp_path / "run"), InProcessRunner()), "requests", url)
+    assert [row["group"] for table in made.tables() for row in table.to_pylist()] == ["d0"]
+    assert made.seal["reasons"] == {f"parse_dialogue_turn: {reason}": 1 for reason in (NO_OBJECT, NO_SKILL)}
 
 
 def test_a_table_without_its_columns_is_refused(tmp_path):
     (tmp_path / "turns.tsv").write_text("dialogue\tturn\ttext\nd\t0\thello\n")
-    made = sgd_requests(Run(str(tmp_path / "run"), InProcessRunner()), "requests", str(tmp_path / "turns.tsv"))
-    with pytest.raises(UserError, match="no column state, services_that_take_these_slots"):
-        _ = made.records
+    with pytest.raises(UserError, match="has no 'state' among dialogue, turn, text; expected it"):
+        check_table(str(tmp_path / "turns.tsv"), SgdSkillSettings())
 
 
 def predicted(values, right):
