@@ -8,13 +8,12 @@ from importlib.util import find_spec
 import numpy as np
 
 from gristmill.actors.ngram_files import FILE, STORE_FILE, load_store
-from gristmill.actors.speech.adapter_trainer import ADAPTER
 from gristmill.actors.speech.lexicon_files import LEXICON_FILE, read_lexicon, read_lexicon_file
 from gristmill.actors.speech.teacher_checkpoint import Checkpoint
 from gristmill.actors.speech.teacher_hama import phonemes_of
 from gristmill.actors.speech.teacher_source import inference
 from gristmill.models.speech.acoustic import AcousticModel
-from gristmill.models.speech.adapter import load_adapter
+from gristmill.models.speech.adapter import ADAPTER, load_adapter
 from gristmill.models.speech.lexicon import Lexicon
 from gristmill.models.speech.personal import Heard, PersonalParts, PersonalRecogniser, PersonalSettings
 from gristmill.models.speech.pronunciations import Pronunciations, Source

@@ -106,7 +106,6 @@ def transcribe(
     Exit code 0: all are transcribed (of silence the text is empty); 1: some, or all, could not be read; 2: nothing was
     tried, as there is no model or a file is missing.
     """
-    from gristmill.pipelines.command.transcribe import print_transcripts, transcribe_corpus
     from gristmill.pipelines.speech.known_words import KnownWords
 
     _refuse_empty("MODEL", model)
@@ -121,8 +120,12 @@ def transcribe(
     settings: dict[str, object] = {"system": system, "device": device, "beam": beam, "words": known}
     settings |= {"segment": segment, "elsewhere": elsewhere or ()}
     if out is None:
+        from gristmill.pipelines.command.transcribe import print_transcripts
+
         unread = print_transcripts(model, audio, form or "text", into, quiet=quiet, **settings)
     else:
+        from gristmill.pipelines.command.transcribe_corpus import transcribe_corpus
+
         execution = [f"{key}={value}" for key, value in (("runner", runner), ("workers", workers)) if value]
         unread = transcribe_corpus(model, audio, out, execution, quiet=quiet, **settings)
     if unread:
