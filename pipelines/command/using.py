@@ -75,6 +75,15 @@ def transcribe(
             help="A list of names and terms that may be said, a word or phrase a line; no training is needed for it.",
         ),
     ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="A setting of the search through words: decoder.weight=0.8 is the language model's weight, "
+            "bias.enter=5 the price of a listed word; the documentation has all [those that the model was tuned to].",
+        ),
+    ] = None,
     segment: Annotated[
         Literal["silero", "energy"] | None,
         typer.Option(
@@ -116,18 +125,24 @@ def transcribe(
     _refuse_empty("--lexicon", lexicon)
     _refuse_empty("--words", words)
     _refuse_together(out, {"--format": form, "--into": into}, {"--runner": runner, "--workers": workers})
-    known = KnownWords(lm, lexicon, words) if (lm, lexicon, words) != (None, None, None) else None
-    settings: dict[str, object] = {"system": system, "device": device, "beam": beam, "words": known}
-    settings |= {"segment": segment, "elsewhere": elsewhere or ()}
+    known = None
+    if (lm, lexicon, words) != (None, None, None):
+        known = KnownWords(lm, lexicon, words, changed=settings or ())
+    elif settings:
+        raise UserError(
+            f"--set {settings[0]}: is for a search through words; expected --lm, --lexicon or --words beside it"
+        )
+    given: dict[str, object] = {"system": system, "device": device, "beam": beam, "words": known}
+    given |= {"segment": segment, "elsewhere": elsewhere or ()}
     if out is None:
         from gristmill.pipelines.command.transcribe import print_transcripts
 
-        unread = print_transcripts(model, audio, form or "text", into, quiet=quiet, **settings)
+        unread = print_transcripts(model, audio, form or "text", into, quiet=quiet, **given)
     else:
         from gristmill.pipelines.command.transcribe_corpus import transcribe_corpus
 
         execution = [f"{key}={value}" for key, value in (("runner", runner), ("workers", workers)) if value]
-        unread = transcribe_corpus(model, audio, out, execution, quiet=quiet, **settings)
+        unread = transcribe_corpus(model, audio, out, execution, quiet=quiet, **given)
     if unread:
         raise typer.Exit(1)
 
