@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import itertools
 import json
 import sys
 import tempfile
@@ -53,11 +54,11 @@ Search = Callable[[np.ndarray, Sequence[str], float], str]
 
 
 class Spoken(NamedTuple):
-    """Utterances with their lists."""
+    """Utterances with their posteriors and lists."""
 
     rows: list[dict[str, Any]]
-    lists: list[list[str]]
     posteriors: list[np.ndarray]
+    lists: list[list[str]]
 
 
 class Alphabet:
@@ -98,19 +99,21 @@ def newest(folder: Path) -> str:
     return str(max(folder.iterdir(), key=lambda one: one.stat().st_mtime))
 
 
-def spoken(out: Path, model: PersonalModel, part: str, lists: WordListSettings, count: int | None) -> Spoken:
-    """Return utterances of a run's part with their lists and posteriors."""
+def spoken(out: Path, model: PersonalModel, part: str, count: int | None) -> Spoken:
+    """Return utterances of a run's part, without lists."""
+    apart = out / f"features_{part}"
+    some = itertools.islice(utterances(newest(apart if apart.exists() else out / part)), count)
+    heard = [(row, np.ascontiguousarray(model.hear(features).log_probs)) for row, features in some]
+    return Spoken([row for row, _ in heard], [one for _, one in heard], [])
+
+
+def with_lists(given: Spoken, out: Path, part: str, lists: WordListSettings) -> Spoken:
+    """Return utterances of a run's part with lists."""
     pool = out / f"{part}_words"
     words = read_file(newest(pool if pool.exists() else out / "list_words"), WORDS_FILE).decode().split()
-    made, found = WordLists(words, lists), Spoken([], [], [])
-    apart = out / f"features_{part}"
-    for row, features in utterances(newest(apart if apart.exists() else out / part)):
-        if count is not None and len(found.rows) == count:
-            break
-        found.rows.append(row)
-        found.lists.append(made.of(row["id"], row["text"], row["names"] or (), row.get("listed")))
-        found.posteriors.append(np.ascontiguousarray(model.hear(features).log_probs))
-    return found
+    made = WordLists(words, lists)
+    several = [made.of(row["id"], row["text"], row["names"] or (), row.get("listed")) for row in given.rows]
+    return given._replace(lists=several)
 
 
 def language(out: Path, alphabet: Alphabet) -> str:
@@ -148,7 +151,7 @@ def installed(out: Path, alphabet: Alphabet) -> dict[str, Search]:
 def heard_by(
     search: Search, given: Spoken, alphabet: Alphabet, weight: float, count: int
 ) -> tuple[list[list[str]], float]:
-    """Return what a peer hears in the first utterances, with a weight of 0 without hot words, and the seconds it takes."""
+    """Return what a peer hears in the first utterances, and its seconds; with a weight of 0, without hot words."""
     found, spent = [], 0.0
     for one, listed in zip(given.posteriors[:count], given.lists, strict=False):
         hot = [way for several in alphabet.spelled(listed).values() for way in several] if weight else []
@@ -211,10 +214,12 @@ def main() -> None:
     weights = [float(one) for one in args.weights.split(",")]
     weight = weights[0]
     if peers and len(weights) > 1:
-        development = spoken(args.out, model, "development", WordListSettings(size=TUNED), args.utterances)
+        development = spoken(args.out, model, "development", args.utterances)
+        development = with_lists(development, args.out, "development", WordListSettings(size=TUNED))
         weight = chosen(next(iter(peers.values())), development, alphabet, weights)
+    test = spoken(args.out, model, "test", args.utterances)
     for name in args.sets.split(","):
-        given = spoken(args.out, model, "test", lists_of(name), args.utterances)
+        given = with_lists(test, args.out, "test", lists_of(name))
         seconds = np.cumsum([row["duration"] for row in given.rows])
         rows = {row["id"]: row for row in pa.concat_tables(opened(args.out / name).tables()).to_pylist()}
         texts = {one: [rows[row["id"]][f"hypothesis_{one}"].split() for row in given.rows] for one in OURS}
