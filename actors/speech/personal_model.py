@@ -32,7 +32,7 @@ class PersonalModel:
     ``pronounced`` is a further artifact of pronunciations, in the phones of the base's inner head or in the units of a
     base of phones, and ``table`` one of spellings in place of the model's. Words of the entries ``ask`` that it lacks
     are pronounced by the text-to-phoneme model of the phoneme teacher, if that is installed, when they are needed: some
-    40 ms each. ``language`` is a language model in place of the artifact's, and ``lexicon`` a file of the words to
+    15 ms each. ``language`` is a language model in place of the artifact's, and ``lexicon`` a file of the words to
     search for: by default those of the language model.
 
     Raises:
