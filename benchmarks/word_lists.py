@@ -5,7 +5,7 @@
 ``DEV`` is a folder with ``manifest.jsonl`` and ``biasing_100.tsv``, ``BIAS`` one with the words of the public
 contextual-biasing benchmark (Le et al., Contextualized Streaming End-to-End Speech Recognition with Trie-Based Deep
 Biasing and Shallow Fusion, Interspeech 2021), ``TEXT`` files of sentences, one a line, without any of the test's. What
-is heard are the phonemes of the package ``hama``, whose text-to-phoneme model pronounces words; that takes 40 ms each,
+is heard are the phonemes of the package ``hama``, whose text-to-phoneme model pronounces words; that takes 15 ms each,
 so ``--cache`` keeps them in a file, a word, a tab and its phonemes a line.
 
 The lexicon are the common words; ``wide`` adds the pool of rare words, those of the test among them, so that the base

@@ -7,8 +7,6 @@ import unicodedata
 from collections.abc import Iterable
 from functools import cache
 
-import langcodes
-
 # The scripts of a language, as the prefixes of their characters' Unicode names; other languages are unknown.
 _LATIN = "af ca cs cy da de en es et eu fi fr ga gl hr hu id is it lb lt lv ms mt nb nl nn pl pt ro sk sl sq sv sw"
 _SCRIPTS: dict[str, tuple[str, ...]] = {
@@ -80,6 +78,8 @@ def _tag(first: str) -> str | None:
     """Return the language that the first part of a tag stands for; ``None`` if there is no such tag."""
     if not re.fullmatch("[a-z]{2,3}", first):
         return None
+    import langcodes  # which takes a tenth of a second
+
     try:
         found = langcodes.Language.get(first, normalize=True).language or first
     except langcodes.LanguageTagError:
@@ -100,6 +100,8 @@ def exists(lang: str) -> bool:
         >>> exists("hi-IN"), exists("Hindi"), exists("xx"), exists("klingonese")
         (True, True, False, False)
     """
+    import langcodes
+
     return is_tag(lang) and langcodes.Language.get(base_language(lang)).is_valid()
 
 

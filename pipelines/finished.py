@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from gristmill.pipelines.ledger import LEDGER, has_report, read_ledger
+from gristmill.pipelines.report.files import REPORT, read_identity
 from gristmill.pipelines.report.measures import DEAF, HEARING, PERCENT
 from gristmill.pipelines.report.report import Report, Use
 from gristmill.pipelines.report.tables import listed
-from gristmill.pipelines.report.write import REPORT, read_identity
 from gristmill.pipelines.run import Run
 from gristmill.shards import store
 from gristmill.shards.artifact import Artifact, get_artifact

@@ -22,6 +22,30 @@ def choose_allocator() -> None:
     os.environ.setdefault(ARROW_POOL, ALLOCATOR)
 
 
+def leave_out_pandas() -> None:
+    """Keep Arrow from importing pandas, which it looks for once, at its first array: half a second for nothing.
+
+    What does need pandas imports it as before, and so does Arrow where a table becomes a frame.
+    """
+    import pyarrow as pa
+
+    sys.meta_path.insert(0, _NoPandas)
+    try:
+        pa.array([])
+    finally:
+        sys.meta_path.remove(_NoPandas)
+
+
+class _NoPandas:
+    """Finds that there is no pandas."""
+
+    @staticmethod
+    def find_spec(name: str, path: object = None, target: object = None) -> None:
+        """Raise an error for pandas, and leave all else to the other finders."""
+        if name == "pandas":
+            raise ModuleNotFoundError("pandas is not looked for", name=name)
+
+
 def prepare() -> None:
     """Make this process compute sums in one thread and return freed memory to the system.
 

@@ -278,7 +278,9 @@ def fingerprints() -> dict[str, dict[str, str]]:
         os.environ["GRISTMILL_DATA"] = str(Path(folder, "data"))
         # Sources are in no fingerprint: a few requests do.
         few = [f"in_domain.{part}_records={n}" for part, n in (("reference", 2), ("target", 20), ("source", 10))]
-        more = {"bootstrap-lm": few, "bootstrap-lm-hi": few}
+        more = {"bootstrap-lm": [*few, "pairs.records=20"], "bootstrap-lm-hi": few}
+        said = ["sessions.bank.meanings=20", "skill_requests.generated.records=20"]
+        more |= dict.fromkeys(("sessions", "sessions-slurp"), said)
         more["distill-debian-noise"] = [f"noise.folder={folder}/data/speech/digits"]
         # All functions and draws are alike: one does.
         one = ["seeds=[0]", "functions=[{name: alarm, intents: [set]}]"]

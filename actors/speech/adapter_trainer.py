@@ -22,7 +22,7 @@ from gristmill.actors.speech.training_data import Batch, Source, SourceInputs
 from gristmill.actors.training.loop import run_training
 from gristmill.actors.training.settings import LoopSettings, Schedule
 from gristmill.actors.training.training import LoopPhase, PlainObjective, Training
-from gristmill.models.speech.adapter import AdaptedModel, AdapterSettings, ContextualAdapter, save_adapter
+from gristmill.models.speech.adapter import ADAPTER, AdaptedModel, AdapterSettings, ContextualAdapter, save_adapter
 from gristmill.models.speech.checkpoint import load_acoustic
 from gristmill.models.speech.losses import ctc_loss, pad_targets
 from gristmill.models.speech.units import normalise
@@ -35,7 +35,6 @@ from gristmill.shards.random import RecordRandom
 from gristmill.shards.settings import HOW, Size
 from gristmill.shards.settings import Batch as BatchSize
 
-ADAPTER = "adapter.safetensors"
 Item = tuple[int, int, np.ndarray]  # an epoch, a batch's number in it, and rows of the source
 AdapterOutput = tuple[Tensor, Tensor, Tensor, Tensor]
 IGNORED = -1  # a frame that gives no unit may attend to anything

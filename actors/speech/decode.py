@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -12,13 +11,12 @@ import pyarrow as pa
 from gristmill.actors.audio import set_column
 from gristmill.actors.ngram_files import load_store
 from gristmill.actors.speech.lexicon_files import read_lexicon, read_lexicon_file
-from gristmill.actors.speech.recognise import WORDS, outputs
+from gristmill.actors.speech.recognise import WORDS, FeatureReader, outputs
 from gristmill.actors.speech.teacher_checkpoint import Checkpoint
 from gristmill.models.speech.decoder import Decoded, Decoder, DecoderSettings
 from gristmill.models.speech.lexicon import Lexicon
 from gristmill.models.speech.units import Units
 from gristmill.shards.errors import UserError
-from gristmill.shards.stage import Actor, BatchLimits, Resources
 
 
 class DecoderStageSettings(DecoderSettings):
@@ -27,7 +25,7 @@ class DecoderStageSettings(DecoderSettings):
     device: str = "cpu"
 
 
-class Decode(Actor):
+class Decode(FeatureReader):
     """Adds ``hypothesis``, its ``words`` with their times, ``hypothesis_confidence`` and ``nbest``; drops the features.
 
     A word's confidence is the least, over its units, of the unit's highest probability; the hypothesis's is the mean of
@@ -57,8 +55,6 @@ class Decode(Actor):
             "nbest", pa.list_(pa.struct([("text", pa.string()), ("score", pa.float32()), ("share", pa.float32())]))
         ),
     )
-    drops = ("features",)
-    batch = BatchLimits(rows=32, cost="feature_frames", max_cost=48000)
     settings: DecoderStageSettings
 
     def __init__(
@@ -67,12 +63,6 @@ class Decode(Actor):
         super().__init__(settings)
         self.model = Checkpoint(model, settings.device, "float32")
         self.decoder = make_decoder(self.model.info.units, settings, lexicon, language)
-
-    @classmethod
-    def contract(cls, settings: DecoderStageSettings) -> Mapping[str, Any]:
-        """Return the reproducibility of the texts, and the GPU of a worker."""
-        gpu = settings.device != "cpu"
-        return {"deterministic": not gpu, "resources": Resources(gpus=1.0 if gpu else 0.0)}
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Return the batch with the texts, which are empty for rows without feature frames."""

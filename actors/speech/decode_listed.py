@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import pyarrow as pa
 
 from gristmill.actors.speech.decode import Decode, with_decoded
 from gristmill.actors.speech.features import rows_of
 from gristmill.actors.speech.personal_model import PersonalModel
-from gristmill.actors.speech.recognise import check_features
+from gristmill.actors.speech.recognise import FeatureReader, check_features
 from gristmill.actors.speech.word_lists import read_entries
 from gristmill.models.speech.decoder import Decoded
 from gristmill.models.speech.personal import TECHNIQUES, PersonalSettings, Technique
 from gristmill.shards.settings import Settings
-from gristmill.shards.stage import Actor, BatchLimits, Resources
 
 
 class ListedSettings(Settings):
@@ -28,7 +24,7 @@ class ListedSettings(Settings):
     device: str = "cpu"
 
 
-class DecodeListed(Actor):
+class DecodeListed(FeatureReader):
     """Adds what :class:`~gristmill.actors.speech.decode.Decode` adds, with the words of a list; drops the features.
 
     ``listed`` is a text with a word or phrase a line; of the model, ``lexicon`` and ``language`` see
@@ -43,8 +39,6 @@ class DecodeListed(Actor):
 
     name = "decode_listed"
     adds = Decode.adds
-    drops = ("features",)
-    batch = BatchLimits(rows=32, cost="feature_frames", max_cost=48000)
     settings: ListedSettings
 
     def __init__(
@@ -61,12 +55,6 @@ class DecodeListed(Actor):
             model, settings.personal, lexicon=lexicon, language=language, ask=words, device=settings.device
         )
         self.listed = self.model.recogniser.listed(words)
-
-    @classmethod
-    def contract(cls, settings: ListedSettings) -> Mapping[str, Any]:
-        """Return the reproducibility of the texts, and the GPU of a worker."""
-        gpu = settings.device != "cpu"
-        return {"deterministic": not gpu, "resources": Resources(gpus=1.0 if gpu else 0.0)}
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Return the batch with the texts, which are empty for rows without feature frames."""

@@ -8,13 +8,12 @@ from importlib.util import find_spec
 import numpy as np
 
 from gristmill.actors.ngram_files import FILE, STORE_FILE, load_store
-from gristmill.actors.speech.adapter_trainer import ADAPTER
 from gristmill.actors.speech.lexicon_files import LEXICON_FILE, read_lexicon, read_lexicon_file
 from gristmill.actors.speech.teacher_checkpoint import Checkpoint
 from gristmill.actors.speech.teacher_hama import phonemes_of
 from gristmill.actors.speech.teacher_source import inference
 from gristmill.models.speech.acoustic import AcousticModel
-from gristmill.models.speech.adapter import load_adapter
+from gristmill.models.speech.adapter import ADAPTER, load_adapter
 from gristmill.models.speech.lexicon import Lexicon
 from gristmill.models.speech.personal import Heard, PersonalParts, PersonalRecogniser, PersonalSettings
 from gristmill.models.speech.pronunciations import Pronunciations, Source
@@ -33,7 +32,7 @@ class PersonalModel:
     ``pronounced`` is a further artifact of pronunciations, in the phones of the base's inner head or in the units of a
     base of phones, and ``table`` one of spellings in place of the model's. Words of the entries ``ask`` that it lacks
     are pronounced by the text-to-phoneme model of the phoneme teacher, if that is installed, when they are needed: some
-    40 ms each. ``language`` is a language model in place of the artifact's, and ``lexicon`` a file of the words to
+    15 ms each. ``language`` is a language model in place of the artifact's, and ``lexicon`` a file of the words to
     search for: by default those of the language model.
 
     Raises:

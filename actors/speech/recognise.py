@@ -26,7 +26,20 @@ class RecogniserSettings(DecodingSettings):
     device: str = "cpu"
 
 
-class Recogniser(Actor):
+class FeatureReader(Actor):
+    """Base of actors that hear features by a network on the device of their settings, and drop them."""
+
+    drops = ("features",)
+    batch = BatchLimits(rows=32, cost="feature_frames", max_cost=48000)
+
+    @classmethod
+    def contract(cls, settings: Any) -> Mapping[str, Any]:
+        """Return the reproducibility of the texts, as only a CPU is deterministic, and the GPU of a worker."""
+        gpu = settings.device != "cpu"
+        return {"deterministic": not gpu, "resources": Resources(gpus=1.0 if gpu else 0.0)}
+
+
+class Recogniser(FeatureReader):
     """Transcribes each row's features by each model: one column ``hypothesis_<name>`` per model.
 
     The features are dropped. :func:`recognition` makes its stage.
@@ -34,18 +47,11 @@ class Recogniser(Actor):
 
     name = "recognise"
     version = 2
-    drops = ("features",)
-    batch = BatchLimits(rows=32, cost="feature_frames", max_cost=48000)
     settings: RecogniserSettings
 
     def __init__(self, settings: RecogniserSettings, **models: str) -> None:
         super().__init__(settings)
         self.models = {name: Checkpoint(url, settings.device, "float32") for name, url in models.items()}
-
-    @classmethod
-    def contract(cls, settings: RecogniserSettings) -> Mapping[str, Any]:
-        """Return the reproducibility of the texts: only a CPU is deterministic."""
-        return {"deterministic": settings.device == "cpu"}
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Return the batch with the texts, which are empty for rows without feature frames."""
@@ -94,7 +100,7 @@ WORDS = pa.field(
 )  # of the hypothesis; s from the utterance's begin
 
 
-class Transcribe(Actor):
+class Transcribe(FeatureReader):
     """Adds ``hypothesis``, its ``words`` with their times, and ``hypothesis_confidence``; drops the features.
 
     No time is beyond the record's ``duration`` (s): the last frame may be longer than what is left of it.
@@ -106,19 +112,11 @@ class Transcribe(Actor):
     name = "transcribe"
     version = 2  # times within the duration
     adds = (pa.field("hypothesis", pa.string()), pa.field("hypothesis_confidence", pa.float32()), WORDS)
-    drops = ("features",)
-    batch = BatchLimits(rows=32, cost="feature_frames", max_cost=48000)
     settings: RecogniserSettings
 
     def __init__(self, settings: RecogniserSettings, model: str) -> None:
         super().__init__(settings)
         self.model = Checkpoint(model, settings.device, "float32")
-
-    @classmethod
-    def contract(cls, settings: RecogniserSettings) -> Mapping[str, Any]:
-        """Return the reproducibility of the texts, and the GPU of a worker."""
-        gpu = settings.device != "cpu"
-        return {"deterministic": not gpu, "resources": Resources(gpus=1.0 if gpu else 0.0)}
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Return the batch with the texts, which are empty for rows without feature frames."""

@@ -24,6 +24,8 @@ from gristmill.models.weights import read_metadata
 from gristmill.shards.errors import UserError, one_line
 from gristmill.shards.settings import Settings, Size
 
+ADAPTER = "adapter.safetensors"  # of an artifact
+
 
 class AdapterSettings(Settings):
     """Sizes of a contextual adapter."""

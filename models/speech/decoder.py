@@ -11,9 +11,10 @@ by the language model counts when the word has ended; before that, the best one 
 heard so far stands for it (Ortmanns et al., 1996). Words that the lexicon does not have are a class of their own if
 ``DecoderSettings.unknown`` gives them a price: any units at all, that the language model scores as its unknown word.
 
-It runs on CPUs, one utterance a thread. There is no CUDA path: frames follow one another, and lexicon, language model
-and prefixes are look-ups in tables, some of which grow meanwhile, so CUDA decoders leave the first two out; and the
-cores beside a GPU decode one batch's utterances side by side while it computes the next.
+It runs on CPUs, one utterance a thread, and has no CUDA path: frames follow one another, and lexicon, language model
+and prefixes are look-ups in tables, some of which grow meanwhile. The decoders of others on GPUs do less, or have all
+of it compiled into one graph before; ``docs/use.md`` tells of them. The cores beside a GPU decode one batch's
+utterances side by side while it computes the next (:meth:`Decoder.decode_all`).
 """
 
 from __future__ import annotations

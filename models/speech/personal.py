@@ -115,7 +115,9 @@ class PersonalRecogniser:
         self.parts, self.settings = parts, settings
         self._decoder = lru_cache(_KEPT)(self._made)
         self._spelled: dict[str, list[str]] = {}
-        self._last: tuple[Heard, Listed, Listed] | None = None  # what was heard, a list, and what was retrieved of it
+        # Systems ask in turn which entries of a list are heard best, and for the list of these.
+        self._last: tuple[Heard, Listed, int, np.ndarray] | None = None
+        self._cut: tuple[np.ndarray, Listed] | None = None
 
     def listed(self, words: Collection[str]) -> Listed:
         """Return a list of words, ready for recognition; its problems are sentences for the user."""
@@ -141,8 +143,8 @@ class PersonalRecogniser:
         if "phones" in techniques:
             found = PhoneRescorer(self.parts.pronunciations, self.settings.rescoring).rescored(found, heard.phones)
         if "lexicon" in techniques and found:
-            best = nearest_heard(heard.log_probs, near.varied.lexicon, _LOOKED_UP)
-            words_near = [near.plain.words[place] for place in sorted(best.tolist())]
+            best = self._nearest(heard, listed, min(_LOOKED_UP, self.settings.retrieved))[:_LOOKED_UP]
+            words_near = [listed.plain.words[place] for place in sorted(best.tolist())]
             found[0] = self._looked_up(found[0], heard.phones, words_near, frame)
         return found
 
@@ -166,15 +168,23 @@ class PersonalRecogniser:
         return Decoder(self.parts.units, search, self.parts.lexicon, self.parts.language, bias=bias)
 
     def _retrieved(self, heard: Heard, listed: Listed) -> Listed:
-        """Return the entries of a list that are heard best; several systems ask for the same ones in turn."""
-        most, last = self.settings.retrieved, self._last
+        """Return the list of the entries of a list that are heard best: the same object while these are asked for."""
+        most, last = self.settings.retrieved, self._cut
         if len(listed.plain.words) <= most:
             return listed
-        if last is None or last[0] is not heard or last[1] is not listed:
-            places = nearest_heard(heard.log_probs, listed.varied.lexicon, most)
+        places = self._nearest(heard, listed, most)
+        if last is None or last[0] is not places:
             near = Listed(listed.plain.part(places), listed.varied.part(places), listed.problems)
-            self._last = last = heard, listed, near
-        return last[2]
+            self._cut = last = places, near
+        return last[1]
+
+    def _nearest(self, heard: Heard, listed: Listed, most: int) -> np.ndarray:
+        """Return the places of the entries of a list that are heard best, best first: ``most`` of them, or more."""
+        last = self._last
+        if last is None or last[0] is not heard or last[1] is not listed or last[2] < most:
+            places = nearest_heard(heard.log_probs, listed.varied.lexicon, most)
+            self._last = last = heard, listed, most, places
+        return last[3]
 
     def _adapted(self, heard: Heard, listed: WordList) -> np.ndarray:
         """Return the log-probabilities of the base with the adapter."""

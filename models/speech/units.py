@@ -99,6 +99,8 @@ class Units:
 
 def normalise(text: str) -> str:
     """Return a text as the units spell it: lower-case letters with their marks, digits, apostrophes, single spaces."""
+    if text.isascii() and text.isalnum():  # as most words of lexicons are
+        return text.lower()
     kept: list[str] = []
     for c in unicodedata.normalize("NFC", plain_apostrophes(composed(text)).lower()):
         # Many scripts write vowels as marks, which belong to the letter before them; one on punctuation goes with it.

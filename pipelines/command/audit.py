@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from gristmill.pipelines.command.planfile import read_plan
 from gristmill.pipelines.config import read_saved
 from gristmill.pipelines.ledger import LEDGER, read_ledger
-from gristmill.pipelines.report.write import read_identity
+from gristmill.pipelines.report.files import read_identity
 from gristmill.shards import store
 from gristmill.shards.audit import AuditResult, audit_below
 from gristmill.shards.errors import Damaged

@@ -18,7 +18,7 @@ from gristmill.pipelines.graph import base_name
 from gristmill.pipelines.ledger import has_report, read_ledger
 from gristmill.pipelines.pace import clock, training_parts
 from gristmill.pipelines.progress import plural
-from gristmill.pipelines.report.write import REPORT
+from gristmill.pipelines.report.files import REPORT
 from gristmill.shards import engine, store
 from gristmill.shards.artifact import MARK, get_artifact
 from gristmill.shards.dataset import SealedSet

@@ -1,4 +1,4 @@
-"""The command ``transcribe``: transcripts on standard output or in files, or a corpus as a run."""
+"""The command ``transcribe``: transcripts on standard output or in files."""
 
 from __future__ import annotations
 
@@ -7,25 +7,18 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import PurePosixPath
 from typing import Any
 
-from gristmill.pipelines.command import interruption
-from gristmill.pipelines.command.launch import carried_out, check_nodes, check_out, make_cluster
-from gristmill.pipelines.command.leasing import leased
-from gristmill.pipelines.command.occupied import Maker, refuse_occupied
 from gristmill.pipelines.pace import clock
-from gristmill.pipelines.progress import plural, shown
-from gristmill.pipelines.run import Run
+from gristmill.pipelines.progress import plural
 from gristmill.pipelines.speech.recordings import is_listed
 from gristmill.pipelines.speech.transcribe import QUIET, Transcriber, Utterance
 from gristmill.pipelines.speech.transcripts import SUFFIXES, Form, Writer
-from gristmill.shards import store
+from gristmill.shards import process, store
 from gristmill.shards.errors import UserError
 from gristmill.shards.safe_text import safe
 
-_RECIPE, _SET = "transcribe", "transcripts"  # in the ledger of an output, and its last set
 _EVERY = 10.0  # s between two lines of progress
 
 
@@ -44,6 +37,7 @@ def print_transcripts(
     Raises:
         UserError: as the Transcriber, or subtitles of several recordings would go to standard output.
     """
+    process.leave_out_pandas()
     several = len(places) > 1 or is_listed(places[0])
     if form == "srt" and several and into is None:
         raise UserError("--format srt: subtitles are a file for each recording; expected one recording, or --into DIR")
@@ -128,47 +122,3 @@ class _Pace:
             self._said = now
             speed = self._seconds / (now - self._begun)
             tell(f"{plural(self._recordings, 'recording')}, {clock(self._seconds)} of speech, {speed:.0f} x real time")
-
-
-def transcribe_corpus(
-    model: str, places: Sequence[str], out: str, execution: Sequence[str], *, quiet: bool, **settings: Any
-) -> int:
-    """Transcribe a corpus as a run that resumes; return how many records of it could not be transcribed.
-
-    ``execution`` are ``runner=ray|inprocess`` and ``workers=N``.
-
-    Raises:
-        UserError: as the Transcriber, or the output cannot be written, or is something else.
-    """
-    interruption.begin(resumes=True)
-    out = store.absolute(out)
-    common = carried_out(_RECIPE, out, execution)
-    _refuse_others(out, places)
-    check_out(out)
-    transcriber = Transcriber(model, say=tell, **settings)
-    tell(f"{transcriber.said} (speech at {transcriber.sampling_rate:,} Hz)")
-    with shown(quiet) as progress:
-        run = Run(out, make_cluster(common), progress=progress)
-        with leased(run, partial(check_nodes, common)):
-            made = transcriber.corpus(run, _SET, places)
-            fresh = any(not trace.kept for trace in run.trace)
-            run.write_ledger(_RECIPE, "")
-    if not fresh:
-        print("nothing to do: everything was finished by an earlier run")
-    print(f"transcribed {plural(made.records, 'utterance')}: {made.url}")
-    lost = {reason: count for trace in run.trace for reason, count in _lost(trace.summary).items()}
-    for reason, count in lost.items():
-        tell(f"{plural(count, 'record')} without text: {reason}; see `gristmill inspect {shlex.quote(out)} --rejects`")
-    return sum(count for reason, count in lost.items() if not reason.endswith(QUIET))
-
-
-def _refuse_others(out: str, places: Sequence[str]) -> None:
-    """Check that an output is new, empty or an earlier output of this command, and apart from what is transcribed."""
-    for place in places:
-        if store.is_within(out, store.absolute(place)):
-            raise UserError(f"--out {out}: lies in {place}, which is transcribed; expected a folder outside of it")
-    refuse_occupied(out, Maker(_RECIPE, command=True))
-
-
-def _lost(summary: Any) -> dict[str, int]:
-    return {**summary.get("reasons", {}), **summary.get("errors", {})}

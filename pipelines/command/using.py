@@ -74,6 +74,15 @@ def transcribe(
             help="A list of names and terms that may be said, a word or phrase a line; no training is needed for it.",
         ),
     ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="A setting of the search through words: decoder.weight=0.8 is the language model's weight, "
+            "bias.enter=5 the price of a listed word; the documentation has all [those that the model was tuned to].",
+        ),
+    ] = None,
     segment: Annotated[
         Literal["silero", "energy"] | None,
         typer.Option(
@@ -105,7 +114,6 @@ def transcribe(
     Exit code 0: all are transcribed (of silence the text is empty); 1: some, or all, could not be read; 2: nothing was
     tried, as there is no model or a file is missing.
     """
-    from gristmill.pipelines.command.transcribe import print_transcripts, transcribe_corpus
     from gristmill.pipelines.speech.known_words import KnownWords
 
     _refuse_empty("MODEL", model)
@@ -116,14 +124,24 @@ def transcribe(
     _refuse_empty("--lexicon", lexicon)
     _refuse_empty("--words", words)
     _refuse_together(out, {"--format": form, "--into": into}, {"--runner": runner, "--workers": workers})
-    known = KnownWords(lm, lexicon, words) if (lm, lexicon, words) != (None, None, None) else None
-    settings: dict[str, object] = {"system": system, "device": device, "beam": beam, "words": known}
-    settings |= {"segment": segment, "elsewhere": elsewhere or ()}
+    known = None
+    if (lm, lexicon, words) != (None, None, None):
+        known = KnownWords(lm, lexicon, words, changed=settings or ())
+    elif settings:
+        raise UserError(
+            f"--set {settings[0]}: is for a search through words; expected --lm, --lexicon or --words beside it"
+        )
+    given: dict[str, object] = {"system": system, "device": device, "beam": beam, "words": known}
+    given |= {"segment": segment, "elsewhere": elsewhere or ()}
     if out is None:
-        unread = print_transcripts(model, audio, form or "text", into, quiet=quiet, **settings)
+        from gristmill.pipelines.command.transcribe import print_transcripts
+
+        unread = print_transcripts(model, audio, form or "text", into, quiet=quiet, **given)
     else:
+        from gristmill.pipelines.command.transcribe_corpus import transcribe_corpus
+
         execution = [f"{key}={value}" for key, value in (("runner", runner), ("workers", workers)) if value]
-        unread = transcribe_corpus(model, audio, out, execution, quiet=quiet, **settings)
+        unread = transcribe_corpus(model, audio, out, execution, quiet=quiet, **given)
     if unread:
         raise typer.Exit(1)
 

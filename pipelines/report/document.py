@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from gristmill.pipelines.report.files import checksum
 from gristmill.pipelines.report.report import Report
 from gristmill.pipelines.report.tables import label_of
 from gristmill.pipelines.report.verdict import conclude, summary
@@ -74,25 +75,8 @@ def to_json(report: Report, page: bytes = b"") -> bytes:
     ]
     lasting["measured"] = [one for one in document["measured"] if not one["timed"]]
     document["identity"] = hashlib.sha256(json.dumps(lasting, sort_keys=True).encode()).hexdigest()
-    document["checksum"] = _checksum(document, page)
+    document["checksum"] = checksum(document, page)
     return json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False).encode() + b"\n"
-
-
-def identity(data: bytes, page: bytes) -> str | None:
-    """Return the identity of a written report, equal for equal results; ``None`` if the files are not as written."""
-    try:
-        document = json.loads(data)
-        if document.pop("checksum") != _checksum(document, page):
-            return None
-        return document["identity"]
-    except (ValueError, TypeError, AttributeError, KeyError, RecursionError):
-        return None
-
-
-def _checksum(document: Mapping[str, Any], page: bytes) -> str:
-    whole = hashlib.sha256(json.dumps(document).encode())
-    whole.update(page)
-    return whole.hexdigest()
 
 
 def _plain(value: Any) -> Any:

@@ -8,8 +8,8 @@ from typing import Any, NotRequired
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
-from gristmill.pipelines.report.document import FORMAT, identity
-from gristmill.pipelines.report.write import PAGE, REPORT
+from gristmill.pipelines.report.document import FORMAT
+from gristmill.pipelines.report.files import PAGE, REPORT, identity
 from gristmill.shards import checked
 from gristmill.shards.errors import Damaged, UserError
 from gristmill.shards.store import join

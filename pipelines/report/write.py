@@ -5,29 +5,13 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 
-from gristmill.pipelines.report.document import identity, to_json
+from gristmill.pipelines.report.document import to_json
+from gristmill.pipelines.report.files import PAGE, REPORT, identity, read_identity
 from gristmill.pipelines.report.html import to_html
 from gristmill.pipelines.report.report import Report
 from gristmill.shards import checked
 from gristmill.shards.errors import Damaged
 from gristmill.shards.store import join, write_bytes
-
-REPORT, PAGE = "report.json", "report.html"
-
-
-def read_identity(out: str) -> str | None:
-    """Return the identity of the report below a URL, equal for equal results; ``None`` if there is none.
-
-    Raises:
-        Damaged: it is not as it was written.
-    """
-    data, page = (checked.present(join(out, name)) for name in (REPORT, PAGE))
-    if data is None:
-        return None
-    found = identity(data, page or b"")
-    if found is None:
-        raise Damaged(join(out, REPORT), f"it or {PAGE} is not as it was written")
-    return found
 
 
 def write_report(out: str, report: Report, measure: Callable[[], None] | None = None) -> bool:

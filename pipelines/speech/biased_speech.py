@@ -21,9 +21,9 @@ from gristmill.pipelines.run import Run
 from gristmill.pipelines.speech.corpora import CorpusSettings, prepare_speech
 from gristmill.pipelines.speech.named_corpus import NamedCorpusSettings, spoken_part
 from gristmill.pipelines.speech.personal_parts import (
+    FrequentWords,
     Material,
     drawn_words,
-    frequent,
     language_model,
     list_words,
     outside_base,
@@ -86,7 +86,8 @@ def prepare_biased(
     common = read_lines(settings.common, "speech.common") if settings.common is not None else []
     pool = drawn_words(sorted(set(read_lines(settings.words, "speech.words"))), words, "lists", run.seed)
     drawn = word_file(run, "list_words", pool)
-    known = word_set(run, "words", [adapter], frequent(texts, settings.lexicon, common) or ())
+    frequent = FrequentWords(texts, settings.lexicon, common)
+    known = word_set(run, "words", [adapter], frequent.words)
     return Material(
         adapter,
         parts["development"],
@@ -94,7 +95,7 @@ def prepare_biased(
         known=pronunciations(run, "lexicon", known),
         listed=pronunciations(run, "listed_lexicon", list_words(run, "listed_words", speech, pool)),
         words={"development": drawn, "test": drawn},
-        language=language_model(run, language, texts, settings.lexicon, common),
+        language=language_model(run, language, texts, frequent),
         base=outside_base(run),
     )
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from gristmill.actors.ngram_files import STORE, file_of
@@ -31,24 +33,32 @@ class KnownWords:
     characters and pieces spell the words of ``lm``. ``listed`` is a text with a word or phrase a line: names and terms
     that may be said, to which lexicon and language model need not have. ``search`` has the width of the search and the
     weights, see :class:`~gristmill.models.speech.decoder.DecoderSettings`; by default those that the model was tuned
-    to, if it was.
+    to, if it was. ``changed`` are single settings ``NAME=VALUE`` that differ, by their names in
+    :class:`~gristmill.models.speech.personal.PersonalSettings`: ``decoder.weight=0.8``, ``bias.enter=5``.
 
     Raises:
-        UserError: none of them is given.
+        UserError: none of them is given, or there is no such setting, or only one of lists and no list.
 
     Example:
         Transcriber("out/distill", words=KnownWords("models/hi.store", search=DecoderSettings(unknown=-8.0)))
-        Transcriber("out/personalise", words=KnownWords(listed="contacts.txt"))
+        Transcriber("out/personalise", words=KnownWords(listed="contacts.txt", changed=["bias.enter=5"]))
     """
 
     lm: store.Place | None = None
     lexicon: store.Place | None = None
     listed: store.Place | None = None
     search: DecoderSettings | None = field(default=None)
+    changed: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         if self.lm is None and self.lexicon is None and self.listed is None:
             raise UserError("words: no language model, no lexicon and no list; expected one of them")
+        self._changed(PersonalSettings())
+        of_list = next((one for one in self.changed if not re.match(r"decoder\b", one)), None)
+        if of_list is not None and self.listed is None:
+            raise UserError(
+                f"settings of words: {of_list} is for a list, and there is none; expected decoder.NAME=VALUE"
+            )
 
     def stage(self, model: ArtifactRef, beam: int | None, device: str) -> Stage:
         """Return the stage that transcribes by a model; ``beam``, if given, is the width of the search.
@@ -66,9 +76,9 @@ class KnownWords:
             settings = ListedSettings(personal=self._personal(model, beam), device=device)
             listed = _ref(store.absolute(self.listed), _LIST)
             return DecodeListed.stage(settings, model=model, listed=listed, lexicon=lexicon, language=language)
-        given = DecoderStageSettings(**(self.search or DecoderSettings()).model_dump(), device=device)
-        if beam is not None:
-            given = given.but(beam=beam)
+        search = self.search or DecoderSettings()
+        search = self._changed(PersonalSettings(decoder=search if beam is None else search.but(beam=beam))).decoder
+        given = DecoderStageSettings(**search.model_dump(), device=device)
         return Decode.stage(given, model=model, lexicon=lexicon, language=language)
 
     def problems(self, loaded: BatchFunction) -> tuple[str, ...]:
@@ -88,14 +98,26 @@ class KnownWords:
 
     def _personal(self, model: ArtifactRef, beam: int | None) -> PersonalSettings | None:
         """Return the settings of recognition with the list; none where they are those of the model."""
-        if self.search is None and beam is None:
+        if self.search is None and beam is None and not self.changed:
             return None
         artifact = get_artifact(model.url)
         tuned = PersonalSettings()
         if artifact is not None and SETTINGS_FILE in artifact.files:
             tuned = PersonalSettings.model_validate_json(artifact.read(SETTINGS_FILE))
         search = self.search or tuned.decoder
-        return tuned.but(decoder=search if beam is None else search.but(beam=beam, nbest=min(search.nbest, beam)))
+        if beam is not None:
+            search = search.but(beam=beam, nbest=min(search.nbest, beam))
+        return self._changed(tuned.but(decoder=search))
+
+    def _changed(self, settings: PersonalSettings) -> PersonalSettings:
+        """Return settings with those that differ."""
+        if not self.changed:
+            return settings
+        from gristmill.pipelines.config import check  # reads files of settings, for which there is mostly no need
+        from gristmill.pipelines.reading import overridden
+
+        values = overridden(settings.model_dump(mode="json"), self.changed)
+        return check(PersonalSettings, values, "settings of words")
 
 
 def _ref(url: str, expected: str) -> ArtifactRef:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import pyarrow as pa
@@ -134,10 +135,8 @@ def pronunciations(run: Run, name: str, words: SealedSet) -> Artifact:
     return run.artifact(name, files, {"version": 1}, [spoken])
 
 
-def language_model(
-    run: Run, settings: NgramSettings, texts: SealedSet, most: int | None = None, others: Sequence[str] = ()
-) -> Artifact:
-    """Return the artifact of a store of the texts' n-grams; of ``most`` words, if given, the most frequent, and others.
+def language_model(run: Run, settings: NgramSettings, texts: SealedSet, known: FrequentWords | None = None) -> Artifact:
+    """Return the artifact of a store of the texts' n-grams, if given, of the known words alone.
 
     Of the text that has other words, the n-grams without them.
     """
@@ -146,21 +145,30 @@ def language_model(
         from gristmill.models.ngrams.build import StoreSettings, build
         from gristmill.models.ngrams.store import chunks
 
-        known = frequent(texts, most, others)
-        made = build(estimate(_said(texts), settings, known), StoreSettings())
+        words = None if known is None else known.words
+        made = build(estimate(_said(texts), settings, words), StoreSettings())
         return {STORE_FILE: b"".join(map(bytes, chunks(made)))}
 
-    given = {"version": 1, **settings.identity()} | ({} if most is None else {"most": most, "others": list(others)})
+    given = {"version": 1, **settings.identity()}
+    if known is not None:
+        given |= {"most": known.most, "others": list(known.others)}
     return run.artifact("language", files, given, [texts])
 
 
-def frequent(texts: SealedSet, most: int | None, others: Sequence[str] = ()) -> list[str] | None:
-    """Return the most frequent words of texts, and others, sorted; ``None`` for all of them."""
-    if most is None:
-        return None
-    counts = Counter(word for words in _said(texts) for word in words)
-    order = sorted(counts, key=lambda word: (-counts[word], word))
-    return sorted({*order[:most], *others})
+@dataclass(frozen=True, eq=False)
+class FrequentWords:
+    """The ``most`` frequent words of texts, and others; the texts are counted once, when the words are needed."""
+
+    texts: SealedSet
+    most: int
+    others: Sequence[str] = ()
+
+    @cached_property
+    def words(self) -> list[str]:
+        """The words, sorted."""
+        counts = Counter(word for words in _said(self.texts) for word in words)
+        order = sorted(counts, key=lambda word: (-counts[word], word))
+        return sorted({*order[: self.most], *self.others})
 
 
 def _said(texts: SealedSet) -> Iterator[list[str]]:

@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from gristmill.actors.speech.personal_fits import TRIALS
+from gristmill.actors.speech.personal_model import PersonalModel
 from gristmill.actors.speech.personalise import WORDS_FILE
 from gristmill.actors.speech.word_lists import WordLists, WordListSettings
 from gristmill.models.measures.biasing import MEASURES, BiasingResult, score_biasing
@@ -128,6 +129,7 @@ def make_report(
     words = given.words["test"].read(WORDS_FILE).decode().split()
     results, ids = scored(tests, systems, lists, words)
     joint = next(model for (system, _), model in models.items() if system == PROPOSAL)
+    known = PersonalModel(joint.url, pronounced=given.listed.url)
     timed = {name: systems[name] for name in (BASE, PROPOSAL)}
     kept = {
         system: {name: {seed: _record_scores(one, ids) for seed, one in runs.items()} for name, runs in by_set.items()}
@@ -152,9 +154,9 @@ def make_report(
         tested="speech with names",
         metrics=metrics(results),
         test_sets={name: TestSet(size, "speakers") for name in lists},
-        spectrograms=attention(joint, given.listed, given.test, words),
+        spectrograms=attention(known, given.test, words),
         measured=[_tried(joint)],
-        times=lambda: [speed(joint, given.listed, given.test, words, lists, timed)],
+        times=lambda: [speed(known, given.test, words, lists, timed)],
         curves=[point for key, model in trained.items() for point in curve(key, model)],
     )
 

@@ -13,16 +13,14 @@ from gristmill.actors.speech.personal_model import PersonalModel
 from gristmill.actors.speech.word_lists import WordLists, WordListSettings
 from gristmill.models.speech.personal import Technique
 from gristmill.pipelines.report.report import NumberTable, Spectrogram
-from gristmill.shards.artifact import Artifact
 from gristmill.shards.dataset import SealedSet
 
 UTTERANCES = 10  # of which times are measured
 _SIZE = 10  # entries of the list that is shown
 
 
-def attention(model: Artifact, pronounced: Artifact, test: SealedSet, words: Sequence[str]) -> list[Spectrogram]:
+def attention(known: PersonalModel, test: SealedSet, words: Sequence[str]) -> list[Spectrogram]:
     """Return the attention of the adapter over a short list, in the first utterance with names."""
-    known = PersonalModel(model.url, pronounced=pronounced.url)
     adapter = known.recogniser.parts.adapter
     row, features = next(((row, one) for row, one in utterances(test.url) if row["names"]), (None, None))
     if row is None or features is None or adapter is None:
@@ -37,15 +35,13 @@ def attention(model: Artifact, pronounced: Artifact, test: SealedSet, words: Seq
 
 
 def speed(
-    model: Artifact,
-    pronounced: Artifact,
+    known: PersonalModel,
     test: SealedSet,
     words: Sequence[str],
     lists: Mapping[str, WordListSettings],
     systems: Mapping[str, tuple[Technique, ...]],
 ) -> NumberTable:
     """Return how many times faster than real time systems are with lists, features to text, on one thread."""
-    known = PersonalModel(model.url, pronounced=pronounced.url)
     some = [one for one, _ in zip(utterances(test.url), range(UTTERANCES), strict=False)]
     seconds = sum(row["duration"] for row, _ in some)
     rows: list[dict[str, Any]] = []

@@ -74,10 +74,3 @@ def test_a_kernel_works_where_no_cache_can_be_written(monkeypatch):
 
     assert twice(4) == 8
     assert not kernels.is_kept(twice)
-
-
-def test_numba_is_imported_only_when_something_is_searched():
-    code = (
-        "import sys, gristmill.models.speech.decoder, gristmill.actors.speech.decode; assert 'numba' not in sys.modules"
-    )
-    assert subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(ROOT)}).returncode == 0

@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from gristmill.actors.speech.adapter_trainer import (
-    ADAPTER,
     IGNORED,
     AdapterTrainer,
     AdapterTraining,
@@ -16,7 +15,7 @@ from gristmill.actors.speech.adapter_trainer import (
 from gristmill.actors.speech.features import ragged
 from gristmill.actors.speech.trainer import MODEL
 from gristmill.cluster.inprocess import InProcessContext
-from gristmill.models.speech.adapter import load_adapter
+from gristmill.models.speech.adapter import ADAPTER, load_adapter
 from gristmill.models.speech.checkpoint import load_acoustic
 from gristmill.models.speech.features import METADATA_KEY
 from gristmill.models.speech.losses import ctc_nll

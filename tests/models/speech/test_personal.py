@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from gristmill.models.speech import personal
 from gristmill.models.speech.acoustic import AcousticModel, AcousticSettings
 from gristmill.models.speech.adapter import AdapterSettings, ContextualAdapter
 from gristmill.models.speech.decoder import DecoderSettings
@@ -19,6 +20,7 @@ from gristmill.models.speech.personal import (
 )
 from gristmill.models.speech.pronunciations import Pronunciations
 from gristmill.models.speech.spelling_variants import SpellingTable
+from gristmill.models.speech.spotting import nearest_heard
 from gristmill.models.speech.units import characters, phonemes
 from gristmill.models.speech.word_list import BiasSettings
 
@@ -71,6 +73,26 @@ def test_a_long_list_is_cut_to_what_is_heard() -> None:
     whole = recogniser(settings={"retrieved": 10_000})
     few = recogniser(settings={"retrieved": 3})
     assert text(few, heard, words, "unigram") == text(whole, heard, words, "unigram") == "call xora"
+
+
+@pytest.mark.parametrize("retrieved", [3, 50, 10_000])
+def test_systems_and_techniques_ask_once_what_is_heard_of_a_list(retrieved, monkeypatch) -> None:
+    asked: list[int] = []
+
+    def nearest(log_probs, listed, most):
+        asked.append(most)
+        return nearest_heard(log_probs, listed, most)
+
+    monkeypatch.setattr(personal, "nearest_heard", nearest)
+    said_as = Pronunciations({"nun": ["n u n"], "call": ["k o l"]}, PHONES)
+    made = recogniser(pronunciations=said_as, settings={"retrieved": retrieved})
+    listed = made.listed(["nun", *(f"{a}{b}{c}q" for a in "abcd" for b in "aeiou" for c in "klmnp")])
+    heard = Heard(said("call tun"), said("k o l - - n u n", PHONES))
+    for techniques in (("lexicon",), ("unigram", "lexicon"), TECHNIQUES):
+        assert made.recognised(heard, listed, techniques)[0].text == "call nun"
+    assert len(asked) == 1
+    made.recognised(Heard(said("call tun"), said("k o l - - n u n", PHONES)), listed, ("lexicon",))
+    assert len(asked) == 2
 
 
 def test_other_spellings_stand_for_the_word() -> None:

@@ -41,6 +41,19 @@ def test_help_imports_nothing_heavy() -> None:
     assert made.stdout.strip() == "[]"
 
 
+def test_a_transcription_begins_without_what_it_does_not_use() -> None:
+    heavy = ("ray", "pandas", "scipy", "numba", "langcodes", "gristmill.pipelines.report.html")
+    heavy += ("gristmill.pipelines.command.launch", "gristmill.actors.training.loop")
+    code = "import sys\nimport pyarrow as pa\nfrom gristmill.shards import process\n"
+    code += "import gristmill.pipelines.command.transcribe, gristmill.pipelines.speech.known_words\n"
+    code += "process.leave_out_pandas()\npa.table({'id': ['a']})\n"
+    code += f"print([m for m in {heavy} if m in sys.modules])\n"
+    code += "print(pa.table({'id': ['a']}).to_pandas().shape)"  # who needs pandas has it
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, check=True)
+    assert made.stdout.split("\n")[:2] == ["[]", "(1, 1)"]
+
+
 def test_help_names_every_command(gristmill) -> None:
     shown = gristmill("--help").stdout
     assert all(name in shown for name in ("run", "plan", "status", "audit", "inspect", "requeue", "doctor"))

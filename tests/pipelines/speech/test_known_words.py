@@ -103,6 +103,14 @@ def test_a_lexicon_has_the_words(place: Path, gristmill) -> None:
         assert set(made.stdout.split()) <= {"ab", "cd", "ac"}
 
 
+def test_single_settings_are_changed(place: Path, gristmill) -> None:
+    command = ["transcribe", place / "letters", place / "a.wav", "--lm", place / "lm.store", "--beam", "4"]
+    search = {"weight": 4.0, "unknown": -3.0, "beam": 30}
+    made = gristmill(*command, *(f"--set=decoder.{name}={value}" for name, value in search.items()))
+    assert (made.exit_code, made.stdout) == (0, f"{expected(place, 'letters', **search)}\n"), made.stderr
+    assert made.stdout != gristmill(*command).stdout
+
+
 def test_phonemes_need_a_lexicon(place: Path, gristmill) -> None:
     command = ["transcribe", place / "sounds", place / "a.wav", "--lm", place / "lm.store"]
     made = gristmill(*command)
@@ -163,6 +171,14 @@ def test_the_words_are_loaded_once(place: Path, monkeypatch: pytest.MonkeyPatch)
         (["--lexicon", "1.txt"], "1.txt: the units spell none of its 2 words"),
         (["--lexicon", "sounds.tsv"], "sounds.tsv: line 1 is 'a\\ta'; expected a word, which characters spell"),
         (["--lm", "1.arpa", "--lexicon", "few.txt"], "1.arpa: has none of the 3 words of"),
+        (["--set", "decoder.weight=2"], "--set decoder.weight=2: is for a search through words; expected --lm"),
+        (
+            ["--lm", "lm.store", "--set", "decoder.weigth=2"],
+            "decoder.weigth: there is no such setting, did you mean 'weight'?",
+        ),
+        (["--lm", "lm.store", "--set", "decoder.weight=-1"], "decoder.weight: -1"),
+        (["--lm", "lm.store", "--set", "decoder.weight"], "'decoder.weight' is not an override; expected key=value"),
+        (["--lm", "lm.store", "--set", "bias.enter=5"], "bias.enter=5 is for a list, and there is none"),
         (["--lm", "lm.store", "--beam", "0"], "beam: 0 is the best path, which goes through no words"),
     ],
 )

@@ -12,6 +12,7 @@ import soundfile
 from gristmill.actors.speech.decode_listed import read_words
 from gristmill.actors.speech.personal_model import PersonalModel
 from gristmill.models.speech.features import log_mel
+from gristmill.models.speech.personal import PersonalSettings
 from gristmill.pipelines.speech.known_words import KnownWords
 from gristmill.pipelines.speech.transcribe import Transcriber
 from gristmill.shards.errors import UserError
@@ -74,6 +75,22 @@ def test_a_list_that_cannot_act_is_refused(place: Path, gristmill, words: str, s
     made = gristmill("transcribe", place / "letters", place / "a.wav", "--words", given)
     assert (made.exit_code, made.stdout) == (2, "")
     assert sentence in made.stderr
+
+
+def test_a_setting_of_the_list_is_changed_and_the_others_stay(place: Path, gristmill) -> None:
+    command = ["transcribe", place / "letters", place / "a.wav", "--words", place / "names.txt"]
+    samples, _ = soundfile.read(place / "a.wav", dtype="float32")
+    tuned = PersonalSettings()
+    known = PersonalModel(str(place / "letters"), tuned.but(bias=tuned.bias.but(enter=60.0, scale=0.0)))
+    listed = known.recogniser.listed(read_words(str(place / "names.txt")))
+    heard = known.hear(log_mel(samples, used.FEATURES))
+    found = known.recogniser.recognised(heard, listed, ("unigram", "boost"), frame=known.frame)
+    made = gristmill(*command, "--set", "bias.enter=60", "--set", "bias.scale=0")
+    assert (made.exit_code, made.stdout) == (0, f"{found[0].text}\n"), made.stderr
+    assert made.stdout != gristmill(*command).stdout
+    made = gristmill(*command, "--set", "bias.entre=1")
+    assert (made.exit_code, made.stdout, made.stderr.count("\n")) == (2, "", 1)
+    assert "bias.entre" in made.stderr
 
 
 def test_a_corpus_is_transcribed_with_a_list(place: Path, tmp_path: Path, gristmill) -> None:
