@@ -31,9 +31,8 @@ _SPEECH = [
     "systems.student.epochs=3",
     "noise.rooms.count=40",
 ]
-_TWO_FUNCTIONS = (
-    "functions=[{name: alarm, intents: [alarm_query, alarm_set]}, {name: email, intents: [email_query, email_sendemail]}]"
-)
+_ALARM = "{name: alarm, intents: [alarm_query, alarm_set]}"
+_EMAIL = "{name: email, intents: [email_query, email_sendemail]}"
 SMALL = {
     "distill": [*_SPEECH, "sweep={k: [1], temperature: [1], epochs: 1}"],
     "distill-debian-noise": [*_SPEECH, "sweep={k: [1], temperature: [1], epochs: 1}"],
@@ -53,7 +52,7 @@ SMALL = {
         "fine_tuning.tune.epochs=1",
     ],
     "expand": ["seeds=[0]"],
-    "expand-hwu64": ["seeds=[0]", _TWO_FUNCTIONS],
+    "expand-hwu64": ["seeds=[0]", f"functions=[{_ALARM}, {_EMAIL}]"],
     "expand-snips": ["seeds=[0]", "functions=[{name: weather, intents: [GetWeather]}]"],
     "personalise": [
         "corpus={train_records: 800, adapter_records: 300, development_records: 40, test_records: 60, texts: 5000}",
