@@ -2,6 +2,7 @@
 
     python -m benchmarks.rewrites FOLDER                        # three seeds of 200,000 turns
     python -m benchmarks.rewrites FOLDER --scales 1 4 16        # and of 625,000 turns and more, to ten millions
+    python -m benchmarks.rewrites FOLDER --seeds 0 --workers 0 1 2 4     # the same bytes, on Ray and in-process (0)
 
 Invented sessions: users want one of many songs, some more than others. Of a request, ``--heard`` are understood; others
 become one of a few corruptions that this song has, of which it shares one with another song, or one of the user's
@@ -30,6 +31,7 @@ import pyarrow.compute as pc
 
 from benchmarks.apart import apart
 from gristmill.cluster.inprocess import InProcessRunner
+from gristmill.cluster.ray_runner import RayRunner
 from gristmill.pipelines.run import Run
 from gristmill.pipelines.sessions.rewrite_scores import (
     emitted,
@@ -181,6 +183,18 @@ def measured(folder: Path, turns: int, heard: float) -> dict[str, Any]:
     }
 
 
+def mined_digests(folder: Path, turns: int, heard: float, workers: int) -> dict[str, Any]:
+    """Return the digests of what is mined by so many workers of a Ray, or in-process with none, and the seconds."""
+    data = simulated(folder, turns, 0, heard)
+    work = folder / f"workers-{workers}"
+    shutil.rmtree(work, ignore_errors=True)
+    runner = RayRunner(workers) if workers else InProcessRunner()
+    begun = time.perf_counter()
+    mined = mine_rewrites(Run(str(work), runner), RewriteSettings(), data)
+    digests = {one.name: one.digest[:12] for one in (mined.transitions, mined.nodes, mined.rewrites)}
+    return {"workers": workers, "seconds": round(time.perf_counter() - begun, 1), "digests": digests}
+
+
 def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -190,12 +204,18 @@ def main() -> None:
     parser.add_argument("--heard", type=float, default=0.75, help="the share of requests that are understood")
     parser.add_argument("--scales", type=int, nargs="*", default=[], help="multiples of --unit turns")
     parser.add_argument("--unit", type=int, default=625_000)
+    parser.add_argument("--workers", type=int, nargs="*", default=[], help="numbers of workers to mine --turns with")
     args = parser.parse_args()
     for found in quality(args.folder, args.turns, args.seeds, args.heard) if args.seeds else ():
         print(json.dumps(found), flush=True)
     for scale in args.scales:
         simulated(args.folder, scale * args.unit, 0, args.heard)
         print(json.dumps({"scale": scale, **apart(measured, args.folder, scale * args.unit, args.heard)}), flush=True)
+    if args.workers:
+        simulated(args.folder, args.turns, 0, args.heard)
+        found = [apart(mined_digests, args.folder.absolute(), args.turns, args.heard, one) for one in args.workers]
+        same = all(one["digests"] == found[0]["digests"] for one in found)
+        print(*map(json.dumps, found), json.dumps({"digests_equal": same}), sep="\n", flush=True)
 
 
 if __name__ == "__main__":
