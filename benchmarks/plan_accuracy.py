@@ -59,11 +59,13 @@ SMALL = {
         "base.schedule.epochs=3",
         "adapter.schedule.epochs=3",
         "lists={present: [10, 100], absent: [10], words: 300}",
+        "tuning.sizes=[100]",
     ],
     "personalise-librispeech": [
         "corpus.adapter_records=300",
         "adapter.schedule.epochs=3",
         "lists={present: [10, 100], absent: [10], own: false, words: 1000}",
+        "tuning.sizes=[100]",
     ],
     "sessions": ["seeds=[0]"],
     "sessions-slurp": ["seeds=[0]", "sessions.simulation.sessions=3000"],
