@@ -165,7 +165,7 @@ def test_scores_leave_the_distance_of_the_filter(selector: str, tmp_path: Path) 
     score = ChoiceScore(how)(given)["distance"].to_numpy()
     last = np.argsort(score, kind="stable")[4]
     url = str(tmp_path / "threshold")
-    limit = {"distance": float(score[last]), "last_id": given["id"][int(last)].as_py()}
+    limit = {"distance": float(score[last]), "last_id": given["id"][int(last)].as_py(), "kept": 5}
     put_artifact(url, {"threshold.json": canonical.dumps(limit)}, {})
     out = KeepScored(how, url)(given)
     kept = np.flatnonzero(out["reject_reason"].is_null().to_numpy())
