@@ -49,7 +49,7 @@ def overridden(base: Mapping[str, Any], overrides: Sequence[str], *, alone: bool
         key, sign, value = override.partition("=")
         parts, shown = parts_of(key), repr(override if len(override) <= 200 else f"{override[:200]}...")
         if not sign or parts is None:
-            raise UserError(f"{shown} is not an override; expected key=value, for example seed=1")
+            raise UserError(f"{shown} is not an override; expected key=value")
         try:
             given = _parsed(_spelled(value), shown)
             if alone:

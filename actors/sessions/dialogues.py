@@ -12,6 +12,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from gristmill.shards.errors import RejectRecord
+
+NO_SPEAKER = "dialogue: a turn of neither USER nor SYSTEM"
 NO_INTENT = "NONE"  # of a frame whose service is not in use
 _POLITE = {"THANK_YOU", "GOODBYE"}  # acts in which nothing is wanted
 _OPENS = {"INFORM_INTENT", "AFFIRM_INTENT"}
@@ -58,6 +61,7 @@ def read_dialogue(values: Mapping[str, Any]) -> list[DialogueTurn]:
 
     Raises:
         AttributeError, KeyError, TypeError or ValueError: it is of no known layout.
+        RejectRecord: it is not known who says one of the turns.
 
     Example:
         >>> frame = {"service": "Music_1", "state": {"active_intent": "Play"}}
@@ -65,10 +69,11 @@ def read_dialogue(values: Mapping[str, Any]) -> list[DialogueTurn]:
         >>> turn.text, turn.frames[0].domain, turn.frames[0].intent
         ('Play jazz', 'Music_1', 'Play')
     """
-    turns = values["log"] if "log" in values else values.get("turns")
-    if not isinstance(turns or [], list):
+    turns = (values["log"] if "log" in values else values.get("turns")) or []
+    if not isinstance(turns, list):
         raise TypeError("expected a list of turns")
-    return list(_framed(turns) if turns and "speaker" in turns[0] else _acted(turns or []))
+    framed = any("speaker" in turn or "frames" in turn for turn in turns)
+    return list(_framed(turns) if framed else _acted(turns))
 
 
 def acting_frame(frames: Iterable[DialogueFrame], before: Mapping[str, str | None]) -> DialogueFrame | None:
@@ -95,7 +100,10 @@ def _framed(turns: Iterable[Mapping[str, Any]]) -> Iterator[DialogueTurn]:
     for turn in turns:
         text = turn["utterance"] if "utterance" in turn else turn.get("text")
         frames = turn.get("frames") or []
-        if str(turn["speaker"]).upper() == "USER":
+        speaker = str(turn.get("speaker")).upper()
+        if speaker not in ("USER", "SYSTEM"):
+            raise RejectRecord(NO_SPEAKER)
+        if speaker == "USER":
             yield DialogueTurn(True, text, tuple(_frame(frame, states) for frame in frames))
             continue
         answers: dict[str | None, bool] = {}

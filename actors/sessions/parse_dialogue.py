@@ -10,7 +10,7 @@ import pyarrow as pa
 from gristmill.actors.nlu.annotation import read_text
 from gristmill.actors.sessions.dialogues import DialogueFrame, DialogueTurn, Mentioned, acting_frame, read_dialogue
 from gristmill.actors.sessions.parse_object import listed_object
-from gristmill.actors.sessions.parse_turn import NO_TEXT
+from gristmill.actors.sessions.parse_turn import BAD_TEXT, NO_TEXT
 from gristmill.actors.sources.reading import NO_OBJECT
 from gristmill.models.normalise import joined, normalise
 from gristmill.shards.errors import RejectRecord
@@ -86,7 +86,9 @@ class ParseDialogue(Actor):
 
     def _turn(self, given: Any, frame: DialogueFrame | None, answers: Mapping[str | None, bool]) -> dict[str, Any]:
         lang = self.settings.lang
-        if not isinstance(given, str) or not normalise(given, lang):
+        if not isinstance(given, str | None):
+            raise RejectRecord(BAD_TEXT)
+        if given is None or not normalise(given, lang):
             raise RejectRecord(NO_TEXT)
         text, tokens, slots = placed(given, frame.slots if frame else (), lang)
         domain = frame.domain if frame else None

@@ -22,8 +22,9 @@ from gristmill.shards.stage import BatchLimits
 
 NO_SESSION = "turn: no session"
 NO_TEXT = "turn: neither text nor asr_text"
+BAD_TEXT = "turn: what was said is no text"
 BAD_TIME = "turn: time is neither seconds nor ISO 8601"
-BAD_TURN = "turn: its number is no whole number"
+BAD_TURN = "turn: its number is no whole number from 0 on"
 BAD_SLOTS = "turn: slots are no list of names and values"
 BAD_NUMBER = "turn: score is no number from 0 to 1"
 BAD_BOOLEAN = "turn: succeeded, barge_in or rewritten is no boolean"
@@ -35,6 +36,7 @@ FIELDS = (
 """What the keys of a turn may hold; each has this name, unless the user gives another."""
 
 _MILLISECONDS = 1e11  # a time above it is in thousandths: as seconds it would be in the year 5138
+_LATEST = _MILLISECONDS * 1e9  # of nanoseconds
 _TRUE, _FALSE = ("true", "1", "yes"), ("false", "0", "no")
 
 
@@ -72,6 +74,7 @@ class ParseTurn(ParseObject):
     """
 
     name = "parse_turn"
+    version = 2  # numbers are no texts, nor negative turns or times beyond all clocks
     adds = TURN_FIELDS[1:]
     batch = BatchLimits(1024)
     settings: TurnSettings
@@ -83,7 +86,7 @@ class ParseTurn(ParseObject):
         if not session:
             raise RejectRecord(NO_SESSION)
         lang = _text(given["lang"]) or self.settings.lang
-        text, heard = (normalise(_text(given[name]), lang) or None for name in ("text", "asr_text"))
+        text, heard = (normalise(_said(given[name]), lang) or None for name in ("text", "asr_text"))
         said = heard or text
         if not said:
             raise RejectRecord(NO_TEXT)
@@ -114,7 +117,7 @@ def hashed(user: str, salt: str = "") -> str:
 
 
 def seconds(value: Any) -> float | None:
-    """Return a time in seconds since 1970: given so, in milliseconds or smaller parts of a thousandth each, or as ISO
+    """Return a time in seconds since 1970: given so, in milliseconds, microseconds or nanoseconds, or as ISO
     8601 (without a zone: UTC).
 
     Raises:
@@ -138,7 +141,7 @@ def seconds(value: Any) -> float | None:
             number = float(value)
         except (ValueError, OverflowError):
             number = math.nan
-    if not math.isfinite(number) or number < 0:
+    if not 0 <= number <= _LATEST:  # nor NaN
         raise RejectRecord(BAD_TIME)
     while number > _MILLISECONDS:
         number /= 1000
@@ -193,6 +196,14 @@ def _place(tokens: Sequence[str], words: Sequence[str], free: Sequence[bool]) ->
     return None
 
 
+def _said(value: Any) -> str:
+    if value is None or value != value:
+        return ""
+    if not isinstance(value, str):
+        raise RejectRecord(BAD_TEXT)
+    return value
+
+
 def _text(value: Any) -> str:
     if value is None or value != value:
         return ""
@@ -214,7 +225,7 @@ def _whole(value: Any) -> int | None:
         number = int(str(value).removesuffix(".0"))
     except ValueError:
         raise RejectRecord(BAD_TURN) from None
-    if isinstance(value, bool) or not -(1 << 31) <= number < 1 << 31:
+    if isinstance(value, bool) or not 0 <= number < 1 << 31:
         raise RejectRecord(BAD_TURN)
     return number
 

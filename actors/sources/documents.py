@@ -124,6 +124,7 @@ class _Document:
         try:
             added = self._decoder.decode(block, final=not block)
         except UnicodeDecodeError as error:
+            self._at = len(self._text) + len(error.object[: error.start].decode(errors="ignore"))
             raise self.fault(f"no UTF-8 ({error.reason})", OTHER_ENCODING) from None
         self._before += self._at
         self._text, self._at = self._text[self._at :] + added, 0

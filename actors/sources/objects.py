@@ -119,7 +119,8 @@ class _Needed:
             hint = "" if not self.fields else f", as {self.fields} names the {value}"
             if self.fields and value == name:
                 hint = f", or {self.fields}={{{value}: NAME}}"
-            said = f"has no {name!r} among {', '.join(there)[:200]}; expected it{hint}{nearest(name, there)}"
+            other = nearest(name, there) if name in self.keys.values() else ""  # of one name, not of several
+            said = f"has no {name!r} among {', '.join(there)[:200]}; expected it{hint}{other}"
             raise FileFault(file, OTHER_COLUMNS, said)
 
     def look(self, file: str, there: dict[str, None], all_keys: Iterable[Iterable[str]]) -> None:
