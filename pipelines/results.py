@@ -40,6 +40,7 @@ class SourceWork:
     identity: Mapping[str, Any]
     totals: tuple[str, ...]
     of: SealedSet | None
+    complete: bool = False
 
     @property
     def fingerprint(self) -> str:

@@ -100,15 +100,18 @@ class Run:
         identity: Mapping[str, Any],
         totals: Sequence[str] = (),
         of: SealedSet | None = None,
+        *,
+        complete: bool = False,
     ) -> SealedSet:
         """Declare rows that the driver streams (listings of files, generated requests), to be sealed unless they are.
 
         Each table is a shard, and its column ``id`` has a distinct text for each record. The source is identified by
         ``identity``, which names sets and artifacts that ``tables`` reads by their handles. ``totals`` names numeric
         columns whose sums the seal keeps. ``of`` is the set whose rows these are (parts of it, or ranges of them), a
-        table for each of its shards: a plan from a sample of that set scales them with it.
+        table for each of its shards: a plan from a sample of that set scales them with it. Of rows that have
+        to be ``complete``, as the words of all texts, a plan takes no sample.
         """
-        return self.plan.set(name, "source", SourceWork(name, tables, identity, tuple(totals), of))
+        return self.plan.set(name, "source", SourceWork(name, tables, identity, tuple(totals), of, complete))
 
     def table(self, name: str, table: pa.Table, totals: Sequence[str] = ()) -> SealedSet:
         """Declare a table that is at hand, to be sealed unless it is: it is identified by its rows.

@@ -6,6 +6,7 @@ dialogues, recordings with what was heard.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import posixpath
@@ -17,7 +18,7 @@ from typing import Any
 import pyarrow as pa
 
 from gristmill.actors.sources.columns import Parquet
-from gristmill.actors.sources.documents import elements
+from gristmill.actors.sources.documents import Element, elements
 from gristmill.actors.sources.encoding import refuse_wide
 from gristmill.actors.sources.fields import keys_in
 from gristmill.actors.sources.files import LOOKED_AT, NOT_UTF8, Seen, base_of, in_tables, key_of, matches, visible
@@ -178,16 +179,26 @@ def _json(file: str, needed: _Needed) -> Iterator[dict[str, Any]]:
     """List the elements of an array of objects, or of an object of them by id."""
     refuse_wide(file, document=True)
     there: dict[str, None] | None = None
-    for one in itertools.islice(elements(file), LOOKED_AT):
-        if isinstance(one.value, dict):
-            there = (there or {}) | dict.fromkeys(one.value)
+    try:
+        for one in itertools.islice(elements(file), LOOKED_AT):
+            if isinstance(one.value, dict):
+                there = (there or {}) | dict.fromkeys(one.value)
+    except FileFault:
+        if there is None:
+            raise
     if there is None:
         said = "none of its first elements is an object; expected an array of objects, or an object of them by id"
         raise FileFault(file, UNREADABLE, f"{said} (a file with an object on each line is named .jsonl)")
-    needed.look(file, there, (one.value for one in elements(file) if isinstance(one.value, dict)))
+    needed.look(file, there, (one.value for one in _whole(file) if isinstance(one.value, dict)))
     for number, one in enumerate(elements(file), 1):
         values = one.value if isinstance(one.value, dict) else None
         yield {"format": "json", "number": number, "raw": one.text, "key": one.key, "values": values}
+
+
+def _whole(file: str) -> Iterator[Element]:
+    """Yield the elements up to a fault, which is told when the file is listed."""
+    with contextlib.suppress(FileFault):
+        yield from elements(file)
 
 
 def _tsv(file: str, needed: _Needed) -> Iterator[dict[str, Any]]:

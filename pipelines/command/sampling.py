@@ -6,6 +6,7 @@ import functools
 import json
 import math
 import os
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -159,16 +160,19 @@ class SampledRun(Run):
         if real is not None and find_tombstone(real.url) is not None:
             real = None  # its rows were deleted: they are listed again, as the run would
         begun = time.perf_counter()
-        spread = Spread(self.sample)
+        spread = Spread(sys.maxsize if source.complete else self.sample)
         if real is None:
             for table in source.tables():
                 spread.add(table)
             seconds = time.perf_counter() - begun
             scale = 1.0 if of is None else self.factors.get(of.digest, 1.0)
-            shards = spread.tables if of is None else self.cuts.get(of.digest, spread.tables)
+            shards = spread.tables
+            if of is not None and not source.complete:
+                shards = self.cuts.get(of.digest, shards)
             rows, size, seconds = spread.rows * scale, spread.bytes * scale, seconds * scale
         else:
-            for shard in {round(place) for place in np.linspace(0, len(real.shards) - 1, _READ_SHARDS)}:
+            read = len(real.shards) if source.complete else _READ_SHARDS
+            for shard in {round(place) for place in np.linspace(0, len(real.shards) - 1, read)}:
                 spread.add(real.read(shard))
             rows, shards, size, seconds = real.records, len(real.shards), sum(s.bytes for s in real.shards), 0.0
         place = store.join(self.out, name, source.fingerprint[:16])

@@ -102,7 +102,8 @@ def word_set(run: Run, name: str, sets: Sequence[SealedSet], others: Sequence[st
                 found.update(word for text in table["text"].to_pylist() for word in normalise(text or "").split())
         yield _rows(found)
 
-    return run.source(name, tables, {"sets": list(sets), "others": sorted(others), "version": 1})
+    identity = {"sets": list(sets), "others": sorted(others), "version": 1}
+    return run.source(name, tables, identity, of=sets[0], complete=True)
 
 
 def list_words(run: Run, name: str, speech: SealedSet, others: Sequence[str]) -> SealedSet:

@@ -102,8 +102,9 @@ def test_an_id_may_be_one_of_its_folder_alone(tmp_path: Path) -> None:
     assert ids == ["c/dev/1", "c/dev/a.json#2~again", "c/train/1", "c/train/a.json#2~again"]
 
 
-def test_a_document_that_is_cut_off_is_listed_to_there(tmp_path: Path) -> None:
-    (tmp_path / "a.json").write_text(json.dumps([{"id": n} for n in range(150)])[:-5])
-    rows = listed(tmp_path)
-    assert [row["id"] for row in rows[-2:]] == ["c/148", "c/a.json#rest"]
+@pytest.mark.parametrize("size", [3, 150])
+def test_a_document_that_is_cut_off_is_listed_to_there(tmp_path: Path, size: int) -> None:
+    (tmp_path / "a.json").write_text(json.dumps([{"id": n} for n in range(size)])[:-3])
+    rows = listed(tmp_path, required={"id": "id"})
+    assert [row["id"] for row in rows[-2:]] == [f"c/{size - 2}", "c/a.json#rest"]
     assert rows[-1]["format"] == UNLISTED

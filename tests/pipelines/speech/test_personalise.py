@@ -158,3 +158,12 @@ def test_ray_gives_the_same_bytes(finished: Path, tmp_path: Path) -> None:
 
     assert digests(tmp_path) <= digests(finished)
     assert len(digests(tmp_path)) > 15
+
+
+@pytest.mark.slow
+def test_a_plan_from_a_sample_has_pronunciations_of_all_its_words(tmp_path: Path) -> None:
+    given = [one.replace("train_records: 10", "train_records: 60") for one in SMALL if one != "runner=inprocess"]
+    arguments = ["plan", CONFIG, *given, f"out={tmp_path}", "runner=inprocess", "--sample", "8"]
+    made = CliRunner().invoke(app, arguments)
+    assert made.exit_code == 0, made.output
+    assert "in total about" in made.output
