@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import pyarrow as pa
-
 from gristmill.actors.nlu.annotation import read_brackets, split
-from gristmill.actors.sessions.parse_object import listed_object
+from gristmill.actors.sessions.parse_object import ParseObjects
 from gristmill.actors.sessions.parse_turn import located
 from gristmill.actors.sources.reading import NO_OBJECT
 from gristmill.models.normalise import normalise
 from gristmill.shards.errors import RejectRecord
 from gristmill.shards.schema import PARENT_ID, REQUEST_FIELDS, TRUTH_FIELDS
 from gristmill.shards.settings import Settings
-from gristmill.shards.stage import Actor, BatchLimits
+from gristmill.shards.stage import BatchLimits
 
 FEW = "meaning: fewer than two texts"
 _PAIRS = (
@@ -38,7 +36,7 @@ class MeaningSettings(Settings):
     """Language of the texts."""
 
 
-class ParseMeanings(Actor):
+class ParseMeanings(ParseObjects):
     """Makes texts with their ``meaning`` of objects, as listed by :mod:`gristmill.actors.sources.objects`.
 
     An object has two texts that mean the same, or ``wordings``: texts, or lists of an id, a text and the text with its
@@ -47,28 +45,17 @@ class ParseMeanings(Actor):
     """
 
     name = "parse_meanings"
-    columns = ("id", "raw", "problem")
-    keeps = ()
     adds = _FIELDS
-    fan_out = True
     batch = BatchLimits(512)
     settings: MeaningSettings
 
-    def __call__(self, batch: pa.Table) -> pa.Table:
-        """Return the texts of all objects."""
-        made: list[dict[str, Any]] = []
-        for row in batch.select(list(self.columns)).to_pylist():
-            try:
-                texts = list(self._texts(listed_object(row)))
-                if len({text["text"] for text in texts}) < 2:
-                    raise RejectRecord(FEW)
-            except RejectRecord as reject:
-                made.append({"id": row["id"], "parent_id": row["id"], "reject_reason": reject.reason})
-                continue
-            shared = {"parent_id": row["id"], "meaning": row["id"], "lang": self.settings.lang}
-            made += [{"id": f"{row['id']}/{number}", **shared, **text} for number, text in enumerate(texts)]
-        schema = pa.schema([REQUEST_FIELDS[0], *_FIELDS, pa.field("reject_reason", pa.string())])
-        return pa.Table.from_pylist(made, schema=schema)
+    def several(self, name: str, values: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Return the texts of an object."""
+        texts = list(self._texts(values))
+        if len({text["text"] for text in texts}) < 2:
+            raise RejectRecord(FEW)
+        shared = {"meaning": name, "lang": self.settings.lang}
+        return [{"id": f"{name}/{number}", **shared, **text} for number, text in enumerate(texts)]
 
     def _texts(self, values: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         try:

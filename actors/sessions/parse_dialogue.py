@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import pyarrow as pa
-
 from gristmill.actors.nlu.annotation import read_text
 from gristmill.actors.sessions.dialogues import DialogueFrame, DialogueTurn, Mentioned, acting_frame, read_dialogue
-from gristmill.actors.sessions.parse_object import listed_object
-from gristmill.actors.sessions.parse_turn import BAD_TEXT, NO_TEXT
+from gristmill.actors.sessions.parse_object import ParseObjects
+from gristmill.actors.sessions.parse_turn import NO_TEXT, read_said
 from gristmill.actors.sources.reading import NO_OBJECT
 from gristmill.models.normalise import joined, normalise
 from gristmill.shards.errors import RejectRecord
 from gristmill.shards.schema import PARENT_ID, TURN_FIELDS
 from gristmill.shards.settings import Settings
-from gristmill.shards.stage import Actor, BatchLimits
+from gristmill.shards.stage import BatchLimits
 
 NO_TURNS = "dialogue: no turn of a user"
 BAD_SPAN = "turn: span is not in the text"
@@ -33,7 +31,7 @@ class DialogueSettings(Settings):
     """Their language."""
 
 
-class ParseDialogue(Actor):
+class ParseDialogue(ParseObjects):
     """Parses ``raw``, as listed by :mod:`gristmill.actors.sources.objects`, into the turns of a dialogue's user.
 
     ``session`` is the dialogue's id, and ``turn`` the place among all of its turns; users and times are not known.
@@ -43,6 +41,7 @@ class ParseDialogue(Actor):
     in it, is rejected by itself; a dialogue without a user's turn, or of another layout, as a whole.
 
     Example:
+        >>> import pyarrow as pa
         >>> frame = '{"service": "Music_1", "intent": "Play", "spans": [["genre", 5, 9]]}'
         >>> raw = '{"turns": [{"speaker": "USER", "text": "Play jazz.", "frames": [' + frame + ']}]}'
         >>> parse = ParseDialogue(DialogueSettings())
@@ -52,25 +51,13 @@ class ParseDialogue(Actor):
     """
 
     name = "parse_dialogue"
-    columns = ("id", "raw", "problem")
-    keeps = ()
     adds = (PARENT_ID, *TURN_FIELDS[1:])
-    fan_out = True
     batch = BatchLimits(64)
     settings: DialogueSettings
 
-    def __call__(self, batch: pa.Table) -> pa.Table:
-        """Return the turns."""
-        made: list[dict[str, Any]] = []
-        for row in batch.select(list(self.columns)).to_pylist():
-            try:
-                made += self._turns(row["id"], _spoken(listed_object(row)))
-            except RejectRecord as reject:
-                made.append({"id": row["id"], "parent_id": row["id"], "reject_reason": reject.reason})
-        fields = [TURN_FIELDS[0], *self.adds, pa.field("reject_reason", pa.string())]
-        return pa.Table.from_pylist(made, schema=pa.schema(fields))
-
-    def _turns(self, name: str, turns: list[DialogueTurn]) -> Iterator[dict[str, Any]]:
+    def several(self, name: str, values: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        """Yield the user's turns of a dialogue."""
+        turns = _spoken(values)
         before: dict[str, str | None] = {}
         for number, turn in enumerate(turns):
             if not turn.user:
@@ -78,7 +65,7 @@ class ParseDialogue(Actor):
             frame = acting_frame(turn.frames, before)
             before |= {one.domain: one.intent for one in turn.frames}
             answer = turns[number + 1] if number + 1 < len(turns) else turn
-            made = {"id": f"{name}/{number}", "parent_id": name}
+            made = {"id": f"{name}/{number}"}
             try:
                 yield made | {"session": name, "turn": number, **self._turn(turn.text, frame, answer.answers)}
             except RejectRecord as reject:
@@ -86,9 +73,8 @@ class ParseDialogue(Actor):
 
     def _turn(self, given: Any, frame: DialogueFrame | None, answers: Mapping[str | None, bool]) -> dict[str, Any]:
         lang = self.settings.lang
-        if not isinstance(given, str | None):
-            raise RejectRecord(BAD_TEXT)
-        if given is None or not normalise(given, lang):
+        given = read_said(given)
+        if not normalise(given, lang):
             raise RejectRecord(NO_TEXT)
         text, tokens, slots = placed(given, frame.slots if frame else (), lang)
         domain = frame.domain if frame else None

@@ -1,8 +1,8 @@
-"""The base of actors that parse listed objects, one record each."""
+"""The bases of actors that parse listed objects: one record each, or several."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -39,12 +39,40 @@ class ParseObject(Actor):
 
     def _row(self, row: Mapping[str, Any]) -> Mapping[str, Any]:
         try:
-            return {"id": row["id"], **self.parsed(listed_object(row))}
+            return {"id": row["id"], **self.parsed(_listed_object(row))}
         except RejectRecord as reject:
             return {"id": row["id"], "reject_reason": reject.reason}
 
 
-def listed_object(row: Mapping[str, Any]) -> dict[str, Any]:
+class ParseObjects(Actor):
+    """Parses ``raw``, as listed by :mod:`gristmill.actors.sources.objects`, into several records, of which a subclass
+    says how they come of an object."""
+
+    columns = ParseObject.columns
+    keeps = ()
+    fan_out = True
+
+    def several(self, name: str, values: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
+        """Return the records of an object, given its id; one with a ``reject_reason`` is rejected by itself.
+
+        Raises:
+            RejectRecord: it is none of its kind.
+        """
+        raise TypeError(f"{type(self).__name__} has no several: expected a method that takes an object's id and values")
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Return the records of all objects; objects that do not parse are rejected."""
+        made: list[Mapping[str, Any]] = []
+        for row in batch.select(list(self.columns)).to_pylist():
+            parent = {"parent_id": row["id"]}
+            try:
+                made += [{**parent, **one} for one in self.several(row["id"], _listed_object(row))]
+            except RejectRecord as reject:
+                made.append({"id": row["id"], **parent, "reject_reason": reject.reason})
+        return pa.Table.from_pylist(made, schema=pa.schema([ID, *self.adds, pa.field("reject_reason", pa.string())]))
+
+
+def _listed_object(row: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values of a listed object.
 
     Raises:

@@ -86,7 +86,7 @@ class ParseTurn(ParseObject):
         if not session:
             raise RejectRecord(NO_SESSION)
         lang = _text(given["lang"]) or self.settings.lang
-        text, heard = (normalise(_said(given[name]), lang) or None for name in ("text", "asr_text"))
+        text, heard = (normalise(read_said(given[name]), lang) or None for name in ("text", "asr_text"))
         said = heard or text
         if not said:
             raise RejectRecord(NO_TEXT)
@@ -109,6 +109,19 @@ class ParseTurn(ParseObject):
             "alternatives": None,
             **{name: _boolean(given[name]) for name in ("succeeded", "barge_in", "rewritten")},
         }
+
+
+def read_said(value: Any) -> str:
+    """Return what was said; empty where nothing is given.
+
+    Raises:
+        RejectRecord: it is no text.
+    """
+    if value is None or value != value:  # NaN, of tables
+        return ""
+    if not isinstance(value, str):
+        raise RejectRecord(BAD_TEXT)
+    return value
 
 
 def hashed(user: str, salt: str = "") -> str:
@@ -194,14 +207,6 @@ def _place(tokens: Sequence[str], words: Sequence[str], free: Sequence[bool]) ->
         if tokens[start:stop] == words and all(free[start:stop]):
             return start
     return None
-
-
-def _said(value: Any) -> str:
-    if value is None or value != value:
-        return ""
-    if not isinstance(value, str):
-        raise RejectRecord(BAD_TEXT)
-    return value
 
 
 def _text(value: Any) -> str:

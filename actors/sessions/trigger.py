@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from gristmill.actors.audio import set_column
-from gristmill.actors.sessions.parse_object import listed_object
+from gristmill.actors.sessions.parse_object import ParseObjects
 from gristmill.actors.sources.reading import NO_OBJECT
 from gristmill.models.sessions.trigger import COUNTS, MODEL, TriggerModel, TriggerSettings, fit_trigger, rate_trigger
 from gristmill.shards.artifact import read_file
@@ -39,7 +39,7 @@ FEATURES = ("service", "goal", "offered", "text", *COUNTS, "known")
 _PARTS = ("train", "dev", "test")
 
 
-class ParseOffers(Actor):
+class ParseOffers(ParseObjects):
     """Parses ``raw``, as listed by :mod:`gristmill.actors.sources.objects`, into offers with whether each was accepted.
 
     An object is a session, whose ``events`` open goals (``intent``), call services (``call``), offer goals
@@ -54,27 +54,13 @@ class ParseOffers(Actor):
     """
 
     name = "parse_offers"
-    columns = ("id", "raw", "problem")
-    keeps = ()
     adds = (PARENT_ID, *OFFER_FIELDS)
-    fan_out = True
     batch = BatchLimits(512)
 
-    def __call__(self, batch: pa.Table) -> pa.Table:
-        """Return the offers; a session without any is rejected."""
-        made: list[dict[str, Any]] = []
-        for row in batch.select(list(self.columns)).to_pylist():
-            name = row["id"]
-            try:
-                offers = list(_offers(listed_object(row), name))
-                made += [
-                    {"id": f"{name}/{place}" if len(offers) > 1 else name, "parent_id": name, **offer}
-                    for place, offer in enumerate(offers)
-                ]
-            except RejectRecord as reject:
-                made.append({"id": name, "parent_id": name, "reject_reason": reject.reason})
-        fields = [pa.field("id", pa.string()), *self.adds, pa.field("reject_reason", pa.string())]
-        return pa.Table.from_pylist(made, schema=pa.schema(fields))
+    def several(self, name: str, values: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Return the offers of an object; one offer keeps the object's id."""
+        offers = list(_offers(values, name))
+        return [{"id": f"{name}/{place}" if len(offers) > 1 else name, **offer} for place, offer in enumerate(offers)]
 
 
 def _offers(values: Mapping[str, Any], name: str) -> Iterator[dict[str, Any]]:

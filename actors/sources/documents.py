@@ -15,7 +15,7 @@ from gristmill.actors.sources.unlisted import EMPTY_FILE, OTHER_ENCODING, TOO_LA
 _CLOSING = {"[": "]", "{": "}"}
 _SPACE = re.compile(r"[ \t\n\r]*")
 _DECODER = json.JSONDecoder()
-_CUT = 16  # letters before the end of a block, at most, where JSON that is cut there (\uXXXX\uXX) is found to be none
+_CUT = 16  # letters from the end of a block, in which JSON is taken to be cut: a pair of escapes has 12
 
 
 class Element(NamedTuple):
