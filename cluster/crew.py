@@ -73,7 +73,8 @@ class Crew:
     An idle worker has no share any more, and ends when others take its CPUs, or after a while.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, ray_core: object) -> None:
+        self._ray_core = ray_core
         self.shares = Shares(self._make_way)
         self._idle: dict[Any, _Idle] = {}
         self._lock = threading.RLock()
@@ -233,7 +234,7 @@ class Crew:
                             again.losses += 1
                             waiting.appendleft(again)
                         del load[worker], nodes[worker]
-                        _kill(worker)  # it may only be unreachable
+                        self._kill(worker)  # it may only be unreachable
                         tenant.give(kind.need)
                         continue
                     load[worker] -= 1
@@ -241,7 +242,7 @@ class Crew:
         finally:
             at_work = {worker for worker, _ in busy.values()}
             for worker in {*at_work, *starting.values()}:
-                _kill(worker)
+                self._kill(worker)
             for worker in [one for one in load if one not in at_work]:
                 release(worker)
 
@@ -252,8 +253,20 @@ class Crew:
                 self._resting.cancel()
                 self._resting = None
             for worker in self._idle:
-                _kill(worker)
+                self._kill(worker)
             self._idle = {}
+
+    def _kill(self, worker: Any) -> None:
+        """End a worker, unless it has ended with its Ray: after that, ``ray.kill`` would start or ask another one."""
+        if _ray_core() is not self._ray_core or session.gone():
+            return
+        import ray
+
+        try:
+            ray.kill(worker)
+        except Exception:
+            if _ray_core() is self._ray_core and session.started() and not session.gone():
+                raise
 
     def _make_way(self, cpus: float, gpus: float) -> None:
         """End idle workers, those idle for longest first, until what they hold is not more than is free."""
@@ -262,7 +275,7 @@ class Crew:
                 held = [sum(one.kind.need[place] for one in self._idle.values()) for place in (0, 1)]
                 if (held[0] > cpus + SLACK and idle.kind.need[0]) or (held[1] > gpus + SLACK and idle.kind.need[1]):
                     del self._idle[worker]
-                    _kill(worker)
+                    self._kill(worker)
 
     def _take(self, kind: _Kind, avoid: frozenset[str], loads: str) -> tuple[Any, str | None]:
         """Return an idle worker that requests what is needed, on a node that is not to be avoided, and that node; or a
@@ -300,7 +313,7 @@ class Crew:
             for worker, idle in list(self._idle.items()):
                 if now - idle.since >= KEPT:
                     del self._idle[worker]
-                    _kill(worker)
+                    self._kill(worker)
             self._resting = None
             if self._idle:
                 self._rest_for(max(0.1, KEPT + min(idle.since for idle in self._idle.values()) - now))
@@ -353,27 +366,23 @@ def _sent(job: Job, url: str, run: str, log: LogSettings) -> Callable[[Any, int]
     return send
 
 
-def _kill(worker: Any) -> None:
-    import ray
-
-    try:
-        ray.kill(worker)
-    except Exception:
-        if session.started() and not session.gone():  # else the worker has ended with its Ray
-            raise
-
-
-_crew: tuple[Any, Crew] | None = None
+_crew: tuple[object, Crew] | None = None
 _making = threading.Lock()  # several threads ask for it, and there is one
 
 
 def crew() -> Crew:
     """Return the crew of the Ray that this process has started or joined."""
     global _crew
+    with _making:
+        core = _ray_core()
+        if _crew is None or _crew[0] is not core:
+            _crew = core, Crew(core)
+            session.before_stop(_crew[1].end)
+        return _crew[1]
+
+
+def _ray_core() -> object:
+    """Return what there is one of for each Ray that this process starts or joins; ``None`` outside of one."""
     import ray
 
-    with _making:
-        core = getattr(ray._private.worker.global_worker, "core_worker", None)
-        if _crew is None or _crew[0] is not core:
-            _crew = core, Crew()
-        return _crew[1]
+    return getattr(ray._private.worker.global_worker, "core_worker", None)

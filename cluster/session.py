@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import json
 import logging
@@ -11,7 +12,7 @@ import socket
 import sys
 import threading
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,7 @@ OBJECT_STORE_MOST = 8 << 30
 
 _starting = threading.RLock()  # results are made side by side
 _guard: Guard | None = None  # of the Ray that this process started or joined
+_before_stop: Callable[[], object] = lambda: None
 
 
 def start(workers: int | None = None) -> int:
@@ -129,8 +131,17 @@ def joined() -> bool:
     return os.environ.get(ADDRESS, "local") not in ("", "local")
 
 
+def before_stop(call: Callable[[], object]) -> None:
+    """Have something called before this process leaves Ray by :func:`stop` or at its exit, in place of earlier ones."""
+    global _before_stop
+    atexit.unregister(_before_stop)
+    _before_stop = call
+    atexit.register(call)  # after Ray's own, so that it is called before
+
+
 def stop() -> None:
     """Leave Ray; a local one that this process started ends with it."""
+    _before_stop()
     if _guard is not None:
         _guard.end()
     if gone():

@@ -108,6 +108,39 @@ session.stop()
     assert kept == ["http://127.0.0.1:2", None], "the environment of this process was changed"
 
 
+def test_idle_workers_are_left_to_the_ray_that_ends(tmp_path: Path) -> None:
+    code = """
+import sys
+import ray
+from gristmill.cluster import session
+from gristmill.cluster.crew import KEPT, crew
+from gristmill.cluster.ray_runner import RayRunner
+from tests.fault.train_loops import walking
+def idle(name):
+    session.start(1)
+    RayRunner(1).train([(walking(name, seconds=0.0), sys.argv[1] + "/" + name)])
+    (worker,) = crew()._idle.values()
+    worker.since -= KEPT
+    return crew()
+late = idle("first")
+ray.shutdown()
+late._end_rested()  # as its timer does; `ray.kill` would start a Ray
+assert not late._idle and not ray.is_initialized()
+late = idle("second")
+session.stop()
+assert late._resting is None and not late._idle and not ray.is_initialized()
+"""
+    folder = Path(tempfile.mkdtemp(prefix="gm"))  # short: Ray makes sockets below it
+    env = without_ray() | {"PYTHONPATH": str(session.ROOT), "RAY_TMPDIR": str(folder)}
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(tmp_path)], env=env, capture_output=True, text=True, timeout=290
+        )
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_a_ray_that_does_not_start_in_time_is_started_again() -> None:
