@@ -23,10 +23,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-
-from benchmarks.segmentation import Bounds, joined, trimmed
 from gristmill.actors.sources.speech import list_sources
 from gristmill.actors.speech.align import UNSURE, Align, AlignerSettings
 from gristmill.actors.speech.features import LogMel
@@ -40,6 +36,11 @@ from gristmill.pipelines.speech.spelling import fitted_units
 from gristmill.pipelines.speech.systems import Data, Systems
 from gristmill.shards.process import prepare
 from gristmill.shards.step import Step
+
+import numpy as np
+import pyarrow as pa
+
+from benchmarks.segmentation import Bounds, joined, trimmed
 
 NEAR = 0.3
 CONFIG = Path(__file__).parents[1] / "configs" / "distill.yaml"

@@ -17,11 +17,12 @@ import statistics
 import time
 from collections.abc import Callable
 
+from gristmill.actors.sources.decoders import open_sound
+
 import av
 import numpy as np
 import soundfile
 
-from gristmill.actors.sources.decoders import open_sound
 from tests.actors.sources.encode import encoded
 
 RATE = 16000

@@ -25,14 +25,14 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-import soundfile
-
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from gristmill.actors import audio
 from gristmill.actors.speech import augment, banks
 from gristmill.models.speech import mixing, rooms
 from gristmill.shards.random import RecordRandom
+
+import numpy as np
+import soundfile
 
 RATE = 16000
 Work = Callable[[np.ndarray, int], np.ndarray]

@@ -29,6 +29,7 @@ from gristmill.shards.engine import Progress, run_step
 from gristmill.shards.receipt import Receipt
 from gristmill.shards.stage import Resources
 from gristmill.shards.step import Step
+
 from tests.fault.law_actors import copies, corpus, noisy, upper
 
 ALONE = ["unshare", "--pid", "--fork", "--mount-proc", "--net", "--uts", "--mount", "--kill-child"]

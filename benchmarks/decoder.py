@@ -25,8 +25,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
 from gristmill.actors.ngram_files import built
 from gristmill.actors.speech.recognise import outputs
 from gristmill.actors.speech.teacher_checkpoint import Checkpoint
@@ -39,6 +37,8 @@ from gristmill.models.speech.lexicon import Lexicon
 from gristmill.models.speech.units import Units, characters
 from gristmill.pipelines.speech.recognisers import find_recogniser
 from gristmill.shards.dataset import SealedSet, open_sealed
+
+import numpy as np
 
 BEAMS = (16, 50)
 WEIGHT, WORD = 0.5, 1.0  # of the language model, and nats a word

@@ -25,10 +25,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-import yaml
-
 from gristmill.actors.speech.features import rows_of
 from gristmill.actors.speech.training_data import TOPK_COLUMNS
 from gristmill.cluster.inprocess import InProcessRunner
@@ -39,6 +35,10 @@ from gristmill.pipelines.config import load
 from gristmill.pipelines.run import Run
 from gristmill.shards.dataset import SealedSet, open_sealed
 from gristmill.shards.process import prepare
+
+import numpy as np
+import pyarrow as pa
+import yaml
 
 BASELINE = "hard_labels"
 TESTS = ("clean", "noisy", "rerecorded")

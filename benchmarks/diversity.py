@@ -22,10 +22,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
 
-import numpy as np
-import pyarrow as pa
-
-from benchmarks.apart import apart
 from gristmill.actors.requests.diversity import CHOSEN, GROUND, rows_of
 from gristmill.cluster.inprocess import InProcessRunner
 from gristmill.models.requests.diversity import DiversitySettings, Selector, choose_rows, value
@@ -34,6 +30,11 @@ from gristmill.pipelines.requests.diversity import choose, order
 from gristmill.pipelines.run import Run
 from gristmill.shards.artifact import read_file
 from gristmill.shards.dataset import SealedSet, find_sealed, open_sealed, seal_tables
+
+import numpy as np
+import pyarrow as pa
+
+from benchmarks.apart import apart
 
 SHARD, DIM = 20_000, 64
 TEMPLATES, VALUES, WORDS = 2000, 5000, 4000

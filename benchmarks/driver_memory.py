@@ -22,10 +22,11 @@ def peak() -> float:
 
 
 def one(kind: str, records: int) -> None:
-    from benchmarks.loads import corpus, light
     from gristmill.cluster.inprocess import InProcessRunner
     from gristmill.cluster.ray_runner import RayRunner
     from gristmill.shards.engine import run_step
+
+    from benchmarks.loads import corpus, light
 
     with tempfile.TemporaryDirectory() as folder:
         runner = RayRunner(2) if kind == "ray" else InProcessRunner()

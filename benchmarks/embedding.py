@@ -16,9 +16,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
-
 from gristmill.actors import embed
 from gristmill.cluster.inprocess import InProcessRunner
 from gristmill.pipelines.generated import assistant
@@ -26,6 +23,9 @@ from gristmill.shards.dataset import SealedSet, seal_tables
 from gristmill.shards.engine import run_step
 from gristmill.shards.schema import TEXTS
 from gristmill.shards.step import Step
+
+import numpy as np
+import pyarrow as pa
 
 REPEATS = 5
 

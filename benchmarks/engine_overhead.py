@@ -14,16 +14,17 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from benchmarks.loads import SHARD, Light, corpus, light
 from gristmill.cluster import session
 from gristmill.cluster.inprocess import InProcessRunner
 from gristmill.cluster.ray_runner import RayRunner
 from gristmill.shards.dataset import SealedSet
 from gristmill.shards.engine import run_step
 from gristmill.shards.store import join
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from benchmarks.loads import SHARD, Light, corpus, light
 
 SIZES = (2, 102)  # shards
 REPEATS = 3

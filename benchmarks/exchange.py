@@ -24,18 +24,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import psutil
-import pyarrow as pa
-import pyarrow.compute as pc
-
-from benchmarks.apart import apart
 from gristmill.cluster.inprocess import InProcessRunner
 from gristmill.shards.dataset import SealedSet, find_sealed, seal_tables
 from gristmill.shards.engine import run_step
 from gristmill.shards.exchange import deal, merge
 from gristmill.shards.reducers import Sums, SumSettings
 from gristmill.shards.stage import Resources
+
+import numpy as np
+import psutil
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from benchmarks.apart import apart
 
 SHARD = 250_000  # rows
 

@@ -34,10 +34,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-
-from benchmarks.request_peers import TUNED_PAIRS, Requests, cleaned, projection, selected, self_training, tuned
 from gristmill.actors.requests.function_reader import Detect, DetectSettings
 from gristmill.actors.requests.propagation import PropagationSettings
 from gristmill.cluster.inprocess import InProcessRunner
@@ -57,6 +53,11 @@ from gristmill.pipelines.requests.expand_systems import (
 from gristmill.pipelines.run import Run
 from gristmill.shards.dataset import find_sealed, open_sealed
 from gristmill.shards.step import Step
+
+import numpy as np
+import pyarrow as pa
+
+from benchmarks.request_peers import TUNED_PAIRS, Requests, cleaned, projection, selected, self_training, tuned
 
 PACKAGES = {"cleanlab": "cleanlab", "apricot": "apricot-select", "submodlib": "submodlib-py"}
 COLUMNS = ("f1", "f1_half", "semer", "semer_half", "false_accept", "false_accept_half")

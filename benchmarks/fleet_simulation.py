@@ -27,9 +27,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import pyarrow as pa
-
-from benchmarks.loads import ROWS, light
 from gristmill.cluster.inprocess import InProcessRunner
 from gristmill.shards import canonical, checked, store
 from gristmill.shards.dataset import SealedSet, put_seal, seal_tables
@@ -38,6 +35,10 @@ from gristmill.shards.index import Cut, ShardSpec
 from gristmill.shards.receipt import Receipt, StoredFile, commit, receipt_url
 from gristmill.shards.stage import BatchLimits, Resources, Stage
 from gristmill.shards.step import ShardTask, Step
+
+import pyarrow as pa
+
+from benchmarks.loads import ROWS, light
 
 SECONDS = 36.0  # of simulated work per shard
 WORKERS = 1000  # simulated GPUs
@@ -207,14 +208,14 @@ def resume(place: str, shards: int) -> dict[str, Any]:
 
 
 def again(place: str, shards: int) -> dict[str, Any]:
-    from pydantic import BaseModel
-
     from gristmill.pipelines.command.launch import carry_out
     from gristmill.pipelines.config import Common, Loaded
     from gristmill.pipelines.progress import RunProgress
     from gristmill.pipelines.report.report import Report
     from gristmill.pipelines.results import SourceWork
     from gristmill.pipelines.run import Run
+
+    from pydantic import BaseModel
 
     class Empty(BaseModel):
         pass
@@ -254,10 +255,10 @@ def again(place: str, shards: int) -> dict[str, Any]:
 
 
 def ray(place: str, shards: int, actors: int = 16, sleep: float = 0.1) -> dict[str, Any]:
-    import psutil
-
     from gristmill.cluster import session
     from gristmill.cluster.ray_runner import RayRunner
+
+    import psutil
 
     session.start(actors)
     rows = (pa.table([[f"{number:06d}"], ["x"], [1.0]], schema=ROWS) for number in range(shards))

@@ -15,9 +15,6 @@ import tempfile
 import time
 from collections.abc import Iterator
 
-import numpy as np
-import pyarrow as pa
-
 from gristmill.cluster.inprocess import InProcessRunner
 from gristmill.models.measures.calibration import wilson
 from gristmill.pipelines.run import Run
@@ -25,6 +22,9 @@ from gristmill.pipelines.sessions.goals import GoalSettings, goal_truth, mine_go
 from gristmill.pipelines.sessions.trigger import OfferSettings, cross_validated, learn_trigger, trigger_metrics
 from gristmill.shards.random import RecordRandom
 from gristmill.shards.schema import TRUTH_FIELDS, TURN_FIELDS
+
+import numpy as np
+import pyarrow as pa
 
 SCHEMA = pa.schema([*TURN_FIELDS, *TRUTH_FIELDS])
 GOALS, PLANTED, MISREAD = 500, 150, 60

@@ -30,10 +30,6 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-import pyarrow as pa
-
-from benchmarks.decoder import opened, said
 from gristmill.actors.speech.personal_fits import utterances
 from gristmill.actors.speech.personal_model import PersonalModel
 from gristmill.actors.speech.personalise import WORDS_FILE
@@ -44,6 +40,11 @@ from gristmill.models.ngrams.estimate import NgramSettings, estimate
 from gristmill.models.speech.units import WORD_BOUNDARY, normalise
 from gristmill.pipelines.speech.recognisers import find_recogniser
 from gristmill.shards.artifact import read_file
+
+import numpy as np
+import pyarrow as pa
+
+from benchmarks.decoder import opened, said
 
 PEERS = ("ctc_beam_decoder", "pyctcdecode")
 SLOW, SLOW_LIST = "pyctcdecode", 100

@@ -13,10 +13,6 @@ import tempfile
 import time
 from collections.abc import Iterator
 
-import numpy as np
-import pyarrow as pa
-import torch
-
 from gristmill.actors.speech.teacher import TeacherSettings, labelling
 from gristmill.actors.speech.teacher_source import pad
 from gristmill.cluster.inprocess import InProcessRunner
@@ -30,6 +26,10 @@ from gristmill.shards.dataset import seal_tables
 from gristmill.shards.schema import FEATURE_FIELDS
 from gristmill.shards.stage import Resources
 from gristmill.shards.step import ShardTask, Step
+
+import numpy as np
+import pyarrow as pa
+import torch
 
 
 def corpus(shards: int, records: int, settings: FeatureSettings) -> Iterator[pa.Table]:

@@ -25,12 +25,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
-
-from benchmarks.lmplz import VERSION
-from benchmarks.louds import look_up_nodes, louds
-from benchmarks.ngram import TABLES, sentences
 from gristmill.actors.ngram_files import open_store
 from gristmill.models.kernels import kernel
 from gristmill.models.ngrams import lookup
@@ -42,6 +36,13 @@ from gristmill.models.ngrams.estimate import NgramSettings, estimate_counts
 from gristmill.models.ngrams.lookup import look_up
 from gristmill.models.ngrams.numbering import Numbering
 from gristmill.models.ngrams.store import LmStore, chunks
+
+import numpy as np
+import pyarrow as pa
+
+from benchmarks.lmplz import VERSION
+from benchmarks.louds import look_up_nodes, louds
+from benchmarks.ngram import TABLES, sentences
 
 HELD_OUT = 20_000  # sentences
 QUERIES = 1_000_000

@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
 from gristmill.shards.dataset import SealedSet, seal_tables
 from gristmill.shards.stage import BatchLimits, Stage
 from gristmill.shards.step import Step
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 ROWS = pa.schema([("id", pa.string()), ("text", pa.string()), ("duration", pa.float64())])
 SHARD = 2000

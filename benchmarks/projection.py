@@ -12,8 +12,6 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import numpy as np
-
 from gristmill.actors.sessions.meanings import MeaningSettings, ParseMeanings
 from gristmill.actors.sessions.pair_models import ParaphraseFit
 from gristmill.actors.sources.objects import list_objects
@@ -26,6 +24,8 @@ from gristmill.models.sessions.meaning_texts import MeaningText, OneWordChanges
 from gristmill.models.sessions.paraphrase import FEATURES, count_words, pair_features
 from gristmill.models.sessions.projection import ProjectionSettings
 from gristmill.pipelines.sessions.projection_scores import SYSTEMS, WordingPair, group_pairs, score_pairs, typed_pairs
+
+import numpy as np
 
 TYPED = "hwu64_typed_vs_normalised.jsonl.gz"
 GROUPS = "hwu64_same_meaning_groups.jsonl.gz"

@@ -18,15 +18,15 @@ import json
 import time
 from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
-import soundfile
-
 from gristmill.actors.audio import audio_array, decode, encode, resample
 from gristmill.actors.speech.quality import Quality, QualitySettings
 from gristmill.models.speech.mixing import active_level, power_level
 from gristmill.models.speech.quality import Spectra, clipped_share
 from gristmill.shards.process import prepare
+
+import numpy as np
+import pyarrow as pa
+import soundfile
 
 RATE = 16000
 

@@ -28,12 +28,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import psutil
-import pyarrow as pa
-import pyarrow.compute as pc
-
-from benchmarks.apart import apart
 from gristmill.actors.embed import EmbedderSettings
 from gristmill.actors.near_duplicates import DuplicateSettings, Sign
 from gristmill.actors.nlu.folds import Folds, FoldSettings
@@ -53,6 +47,13 @@ from gristmill.pipelines.unique import unique
 from gristmill.shards.artifact import put_artifact, read_file
 from gristmill.shards.dataset import SealedSet, find_sealed, open_sealed, seal_tables
 from gristmill.shards.step import Step
+
+import numpy as np
+import psutil
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from benchmarks.apart import apart
 
 SHARD, KNOWN, MADE_UP = 20_000, 12_000, 100_000
 FUNCTION, SEEDS, BEST = "timer", 20, 400

@@ -11,11 +11,6 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-from scipy import sparse
-from sklearn.base import BaseEstimator, ClassifierMixin
-
 from gristmill.actors.requests.diversity import rows_of
 from gristmill.models.nlu.domain import log_sigmoid
 from gristmill.models.nlu.linear import KINDS, grams, matrix
@@ -24,6 +19,11 @@ from gristmill.models.nlu.operating_point import threshold
 from gristmill.pipelines.requests.expand_parts import FunctionCell
 from gristmill.pipelines.requests.expand_systems import FunctionRecogniserSettings, SelfTrained
 from gristmill.shards.dataset import SealedSet
+
+import numpy as np
+import pyarrow as pa
+from scipy import sparse
+from sklearn.base import BaseEstimator, ClassifierMixin
 
 PAIRS = 32  # of a step of the projection
 TUNED_PAIRS = 16  # of the encoder

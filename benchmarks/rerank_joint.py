@@ -13,11 +13,6 @@ import json
 import tempfile
 import time
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-from scipy.optimize import minimize
-
 from gristmill.actors.nlu.rerank import lists_of, read_weights
 from gristmill.actors.nlu.weight_trainer import WeightSettings
 from gristmill.cluster import session
@@ -28,6 +23,11 @@ from gristmill.pipelines.command.export import find_set
 from gristmill.pipelines.nlu.systems import train_weights
 from gristmill.pipelines.run import Run
 from gristmill.shards.dataset import SealedSet
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from scipy.optimize import minimize
 
 SETTINGS = WeightSettings()
 

@@ -17,10 +17,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 
-import numpy as np
-import pyarrow as pa
-
-from benchmarks.driver_memory import peak
 from gristmill.actors.nlu.rerank import LOGS, Rerank, RerankSettings, file_of, folder_ref
 from gristmill.cluster.inprocess import InProcessRunner
 from gristmill.models.nlu.rerankers import DomainReranker
@@ -29,6 +25,11 @@ from gristmill.shards.dataset import SealedSet, seal_tables
 from gristmill.shards.engine import run_step
 from gristmill.shards.schema import HYPOTHESIS
 from gristmill.shards.step import Step
+
+import numpy as np
+import pyarrow as pa
+
+from benchmarks.driver_memory import peak
 
 LISTS, LENGTH, DOMAINS = 2500, 20, 18  # LISTS per shard
 REPEATS = 3

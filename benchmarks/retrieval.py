@@ -23,12 +23,12 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import soundfile
-
 from gristmill.actors.speech.teacher_hama import Hama, describe, phonemes_of
 from gristmill.models.speech.lexicon import Lexicon
 from gristmill.models.speech.spotting import nearest_heard, spot
+
+import numpy as np
+import soundfile
 
 Rank = Callable[[np.ndarray, Lexicon], np.ndarray]
 

@@ -25,11 +25,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-
-from benchmarks.apart import apart
 from gristmill.cluster.inprocess import InProcessRunner
 from gristmill.cluster.ray_runner import RayRunner
 from gristmill.pipelines.run import Run
@@ -43,6 +38,12 @@ from gristmill.pipelines.sessions.rewrite_scores import (
 from gristmill.pipelines.sessions.rewrites import RewriteSettings, count_nodes, mine_rewrites
 from gristmill.shards.dataset import SealedSet, find_sealed, seal_tables
 from gristmill.shards.schema import SLOT, TRUTH_FIELDS, TURN_FIELDS
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from benchmarks.apart import apart
 
 CHAINS = 120_000  # of a shard
 STEPS = 4  # turns of a chain, at most

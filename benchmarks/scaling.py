@@ -11,13 +11,14 @@ import statistics
 import tempfile
 import time
 
-from benchmarks.loads import corpus, heavy
 from gristmill.cluster import session
 from gristmill.cluster.ray_runner import RayRunner
 from gristmill.shards.dataset import SealedSet
 from gristmill.shards.engine import run_step
 from gristmill.shards.index import Cut
 from gristmill.shards.step import Step
+
+from benchmarks.loads import corpus, heavy
 
 RECORDS = 4000
 ROUNDS = 12000  # about 6 ms per record

@@ -18,16 +18,16 @@ import tempfile
 import time
 from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
-import soundfile
-
 from gristmill.actors.audio import resample
 from gristmill.actors.sources.speech import list_sources
 from gristmill.actors.speech.ingest import Probe, ProbeSettings
 from gristmill.actors.speech.segment import Segment, SegmentSettings, plan_ranges
 from gristmill.models.speech.mixing import active_level, power_level
 from gristmill.shards.process import prepare
+
+import numpy as np
+import pyarrow as pa
+import soundfile
 
 RATE, NEAR = 16000, 0.3
 Bounds = list[tuple[float, float]]

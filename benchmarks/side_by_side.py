@@ -29,9 +29,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import pyarrow as pa
-
 from gristmill.cluster import session
 from gristmill.cluster.inprocess import InProcessRunner
 from gristmill.cluster.ray_runner import RayRunner
@@ -43,6 +40,9 @@ from gristmill.shards.process import prepare
 from gristmill.shards.receipt import committed_shards, read_receipts
 from gristmill.shards.stage import BatchLimits, Resources, Stage
 from gristmill.shards.step import Step
+
+import numpy as np
+import pyarrow as pa
 
 if TYPE_CHECKING:
     from gristmill.pipelines.scheduler import Halt

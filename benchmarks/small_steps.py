@@ -16,8 +16,6 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import pyarrow as pa
-
 from gristmill.actors.nlu.folds import Folds
 from gristmill.cluster import session
 from gristmill.cluster.crew import crew
@@ -27,6 +25,8 @@ from gristmill.shards.engine import run_step
 from gristmill.shards.index import Cut, ShardSpec
 from gristmill.shards.receipt import Receipt
 from gristmill.shards.step import ShardTask, Step
+
+import pyarrow as pa
 
 
 class OnRayData(RayRunner):

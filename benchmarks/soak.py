@@ -33,10 +33,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import typer
-
 from gristmill.pipelines.command import interruption
 from gristmill.pipelines.command.cli import reports_errors
+
+import typer
+
 from tests.fault.law_actors import corpus, law_step
 from tests.ports import free_ports
 from tests.weed import GRPC, Weed

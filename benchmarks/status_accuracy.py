@@ -16,10 +16,11 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.plan_accuracy import NEEDS, ROOT, SMALL
 from gristmill.pipelines.command.planfile import read_plan
 from gristmill.pipelines.command.status import StatusReader
 from gristmill.shards.errors import GristmillError
+
+from benchmarks.plan_accuracy import NEEDS, ROOT, SMALL
 
 SHOWN = (0.25, 0.5, 0.75)
 

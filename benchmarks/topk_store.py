@@ -14,10 +14,6 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
-import torch
-
 from gristmill.actors.audio import decode, resample
 from gristmill.actors.speech.synthesise import Hibari
 from gristmill.actors.speech.teacher import label_columns, load
@@ -25,6 +21,10 @@ from gristmill.actors.speech.voices import Voice
 from gristmill.models.speech.topk import TopK, select
 from gristmill.shards.parquet import encode_table
 from gristmill.shards.schema import TOPK_FIELDS
+
+import numpy as np
+import pyarrow as pa
+import torch
 
 WORDS = ("turn", "play", "music", "light", "kitchen", "weather", "tomorrow", "morning", "river", "timer", "seven")
 CORPORA = ("librispeech-unlabelled", "kathleen")

@@ -16,8 +16,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import pyarrow as pa
-
 from gristmill.actors.text.translate import (
     UNITS,
     BeamSearchSettings,
@@ -36,6 +34,8 @@ from gristmill.pipelines.text.translators import TranslatorSettings, translator_
 from gristmill.shards.batching import canonical_batches
 from gristmill.shards.dataset import seal_tables
 from gristmill.shards.stage import ArtifactRef, Stage
+
+import pyarrow as pa
 
 REPEATS = 3
 BEAM = 4

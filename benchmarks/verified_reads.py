@@ -22,11 +22,6 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 from unittest import mock
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
-import soundfile
-
 from gristmill.actors.speech.features import LogMel
 from gristmill.cluster.inprocess import InProcessRunner
 from gristmill.models.speech.features import FeatureSettings
@@ -39,6 +34,11 @@ from gristmill.shards.dataset import SealedSet, open_sealed, seal_tables
 from gristmill.shards.engine import run_step
 from gristmill.shards.schema import AUDIO
 from gristmill.shards.step import Step
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import soundfile
 
 RATE, SECONDS, DISTINCT = 16000, 10.0, 40
 SHARD = 64 << 20  # bytes

@@ -27,9 +27,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-import soundfile
-
 from gristmill.actors.ngram_files import built
 from gristmill.actors.speech.teacher_hama import Hama, describe, phonemes_of
 from gristmill.models.measures.wer import CORRECT, DELETED, INSERTED, align
@@ -39,6 +36,9 @@ from gristmill.models.speech.decoder import Decoder, DecoderSettings
 from gristmill.models.speech.lexicon import Lexicon
 from gristmill.models.speech.units import normalise
 from gristmill.models.speech.word_list import BiasSettings, WordList
+
+import numpy as np
+import soundfile
 
 SIZES = (10, 100, 1000, 10000)
 SETTINGS = DecoderSettings(beam=64, weight=0.8, word=0.5)

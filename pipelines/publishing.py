@@ -23,8 +23,6 @@ class Published:
     """The names of all that belongs to it; that of a folder ends with ``/``."""
     command: str
     """The command that uses it."""
-    note: str = ""
-    """A sentence on what it lacks."""
     fresh: bool = True
     """Whether anything was written."""
 

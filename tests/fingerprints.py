@@ -21,13 +21,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import gristmill  # before what it pins
+
+# isort: split
 import numpy as np
 import pyarrow as pa
 import soundfile
 import torch
 from pydantic_core import PydanticUndefined, to_jsonable_python
 
-import gristmill
 from gristmill.cluster.inprocess import InProcessRunner
 from gristmill.models.speech.acoustic import AcousticModel, AcousticSettings
 from gristmill.models.speech.checkpoint import save_acoustic

@@ -87,3 +87,21 @@ def test_scripts_import_what_is_there(tmp_path: Path) -> None:
         "benchmarks/new.py:1: gristmill.models.here has no four",
         "benchmarks/new.py:2: gristmill.models.gone has no one",
     ]
+
+
+@pytest.mark.parametrize("folder", ["benchmarks", "examples"])
+def test_what_is_run_by_itself_imports_gristmill_first(folder: str) -> None:
+    """It pins what numpy and others compute with, and refuses them where they have chosen more than the run's level."""
+    late = [str(file) for file in sorted((ROOT / folder).rglob("*.py")) if _first(file) not in (None, "gristmill")]
+    assert late == []
+
+
+def _first(file: Path) -> str | None:
+    """Return what a file imports first at its top level of the package and of those that compute."""
+    computing = {"gristmill", "numpy", "pandas", "pyarrow", "scipy", "sklearn", "soundfile", "torch"}
+    for node in ast.parse(file.read_text()).body:
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+        if found := [name.partition(".")[0] for name in names if name.partition(".")[0] in computing]:
+            return found[0]
+    return None

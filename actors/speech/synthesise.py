@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterable
 from functools import cache
 from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +19,7 @@ import pyarrow as pa
 from gristmill.actors.audio import RateSettings, audio_array, encode, resample, set_column
 from gristmill.actors.speech.espeak import Espeak
 from gristmill.actors.speech.voices import Voice
+from gristmill.models.portable_graph import open_portable
 from gristmill.shards.errors import RejectRecord, UserError
 from gristmill.shards.schema import SPEECH_FIELDS
 from gristmill.shards.stage import Actor
@@ -29,7 +31,10 @@ _MAX_SECONDS = 30.0
 
 
 class Hibari:
-    """The neural voice ``heart`` of hibari-tts (Kokoro-82M distilled to 8 MB), on one thread; 24,000 Hz."""
+    """The neural voice ``heart`` of hibari-tts (Kokoro-82M distilled to 8 MB), on one thread; 24,000 Hz.
+
+    Its graphs are run as :func:`~gristmill.models.portable_graph.portable` ones: a voice sounds alike on all machines.
+    """
 
     rate = 24000
 
@@ -47,8 +52,13 @@ class Hibari:
         self.check()
         from hibari import Hibari as Synthesiser
         from hibari import dsp
+        from hibari.g2p import ASSETS, G2P
+        from hibari.g2p.oov import OOV
 
-        self._synthesiser = Synthesiser(voice="heart", threads=1)  # the only voice in the package
+        # The only voice that the package contains.
+        unknown = OOV(session=open_portable(Path(ASSETS, "oov.onnx")))
+        self._synthesiser = Synthesiser(voice="heart", threads=1, g2p=G2P(oov=unknown))
+        self._synthesiser.sess = open_portable(self._synthesiser.model_path)
         self._synth: Callable[..., np.ndarray] = dsp.synth
 
     def speak(self, text: str, voice: Voice, pace: float, lift: float, spread: float, seed: int) -> np.ndarray:
@@ -110,6 +120,7 @@ class Speak(Actor):
     """
 
     name = "speak"
+    version = 2
     adds = SPEECH_FIELDS[1:]
     drops = ("voice",)
     seeded = True

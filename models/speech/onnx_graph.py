@@ -10,30 +10,13 @@ import numpy as np
 import torch
 
 from gristmill.models.speech.checkpoint import AcousticNetwork
-from gristmill.shards.errors import UserError
 
 OPSET = 17
 INPUTS, OUTPUTS = ("features", "lengths"), ("log_probs", "frames")
 
 
-def available() -> bool:
-    """Return whether the packages are installed that write a graph and run it."""
-    try:
-        import onnx  # noqa: F401
-        import onnxruntime  # noqa: F401
-    except ImportError:
-        return False
-    return True
-
-
 def to_onnx(model: AcousticNetwork) -> bytes:
-    """Return the graph of a model: its inputs and outputs are those of its ``forward``, for batches of any size.
-
-    Raises:
-        UserError: the package ``onnx`` is not installed.
-    """
-    if not available():
-        raise UserError("onnx: not installed; pip install '.[onnx]'")
+    """Return the graph of a model: its inputs and outputs are those of its ``forward``, for batches of any size."""
     time = 24 * model.subsampling
     example = torch.zeros(2, time, model.n_mels), torch.tensor([time, time // 2])
     axes = {"features": {0: "batch", 1: "time"}, "lengths": {0: "batch"}}

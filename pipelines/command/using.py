@@ -242,8 +242,8 @@ def publish(
 ) -> None:
     """Write models of a run as a folder to pass on: weights, settings and a card; of a recogniser also an ONNX graph.
 
-    The folder of a recogniser is a MODEL for transcribe, that of models of requests an OUT for annotate. The graph
-    needs the package onnx; its outputs are compared with torch's.
+    The folder of a recogniser is a MODEL for transcribe, that of models of requests an OUT for annotate. The
+    outputs of the graph are compared with torch's.
     """
     from gristmill.pipelines.command.transcribe import tell
     from gristmill.pipelines.finished import read_finished
@@ -258,8 +258,6 @@ def publish(
     made = (requests.publish if reads else speech.publish)(out, system, dest, tell)
     if not made.fresh:
         print("nothing to do: it was published earlier")
-    elif made.note:
-        tell(made.note.replace("`", ""))
     print(f"published: {made.url} ({', '.join(made.files)})")
     print(f"next: {made.command}")
 

@@ -26,8 +26,7 @@ class PublishedModel:
     """Their kind and number, in words."""
     features: FeatureSettings
     onnx: str
-    """A sentence on the ONNX graph, or why there is none."""
-    has_onnx: bool
+    """A sentence on the ONNX graph."""
     sizes: Mapping[str, tuple[int, float]]
     """Records and hours of the sets of speech, by name."""
     lengths: Lengths
@@ -52,16 +51,12 @@ def _head(run: Finished, model: PublishedModel) -> Iterator[str]:
     yield "| `model.safetensors` | the weights; sizes, units and features in its metadata |"
     yield "| `units.json`, `features.json` | the same units and settings of features, for other tools |"
     yield "| `settings.json` | all settings of the recipe, those of the training, and how long its utterances were |"
-    if model.has_onnx:
-        yield "| `model.onnx` | the network as a graph |"
+    yield "| `model.onnx` | the network as a graph |"
     yield "| `artifact.json` | the SHA-256 of each of these |"
-    not_graph = (
-        "; that of the graph, which Gristmill does not load, when it is published again" if model.has_onnx else ""
-    )
     yield ""
     yield (
-        "The SHA-256 of the weights, the units and the settings are compared when Gristmill loads the model"
-        f"{not_graph}. This card has none: add to it."
+        "The SHA-256 of the weights, the units and the settings are compared when Gristmill loads the model; that of "
+        "the graph, which Gristmill does not load, when it is published again. This card has none: add to it."
     )
 
 
@@ -71,8 +66,6 @@ def _loading(model: PublishedModel) -> Iterator[str]:
     yield "from gristmill.pipelines.speech.transcribe import Transcriber"
     yield 'for one in Transcriber(".").transcribe("my.wav"):'
     yield from ("    print(one.start, one.text, one.confidence)", "```", "", model.onnx, "")
-    if not model.has_onnx:
-        return
     yield from (
         "```python",
         "import numpy as np",

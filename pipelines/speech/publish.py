@@ -56,7 +56,7 @@ def publish(
     network, units, features = load_acoustic(data)
     sizes = sizes_of(run, _SPEECH)
     mean = mean_length(sizes)
-    identity = {"published": name, "graph": onnx_graph.available()}
+    identity = {"published": name, "graph": True}
     command = f"gristmill transcribe {shlex.quote(dest)} AUDIO"
     files = {
         WEIGHTS: data,
@@ -66,35 +66,27 @@ def publish(
     }
     if (there := publication.find(identity, say)) is not None:
         return Published(dest, there, command, fresh=False)
-    if onnx_graph.available():
-        utterances = _utterances(run, features)
-        say(f"exporting to ONNX, and comparing {plural(len(utterances), 'utterance')} with torch")
-        files[GRAPH] = onnx_graph.to_onnx(network)
-        worst = onnx_graph.difference(files[GRAPH], network, utterances)
-        if not worst <= BOUND:
-            raise GristmillError(
-                f"{dest}: a log-probability of the ONNX graph differs from torch's by {worst:.2g} nats, and at most "
-                f"{BOUND:g} is allowed; nothing was published"
-            )
-        graph = (
-            f"`{GRAPH}` (opset {onnx_graph.OPSET}) gives the same within {BOUND:g} nats of each log-probability: on "
-            f"{plural(len(utterances), 'utterance')} of the test sets the largest difference was {worst:.1e}."
+    utterances = _utterances(run, features)
+    say(f"exporting to ONNX, and comparing {plural(len(utterances), 'utterance')} with torch")
+    files[GRAPH] = onnx_graph.to_onnx(network)
+    worst = onnx_graph.difference(files[GRAPH], network, utterances)
+    if not worst <= BOUND:
+        raise GristmillError(
+            f"{dest}: a log-probability of the ONNX graph differs from torch's by {worst:.2g} nats, and at most "
+            f"{BOUND:g} is allowed; nothing was published"
         )
-    else:
-        graph = "There is no ONNX graph: `pip install '.[onnx]'`, and publish again."
     described = PublishedModel(
         system=name,
         digest=made.digest,
         parameters=sum(value.numel() for value in network.parameters()),
         units=f"{len(units):,} {units.kind} with the blank",
         features=features,
-        onnx=graph,
-        has_onnx=GRAPH in files,
+        onnx=f"`{GRAPH}` (opset {onnx_graph.OPSET}) gives the same within {BOUND:g} nats of each log-probability: on "
+        f"{plural(len(utterances), 'utterance')} of the test sets the largest difference was {worst:.1e}.",
         sizes=sizes,
         lengths=Lengths(mean),
     )
-    written = publication.write(files, identity, write_card(run, described))
-    return Published(dest, written, command, "" if GRAPH in files else graph)
+    return Published(dest, publication.write(files, identity, write_card(run, described)), command)
 
 
 def _settings(run: Finished, made: Artifact, mean: float | None) -> bytes:

@@ -11,12 +11,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from gristmill.shards import canonical  # before what it pins
+
+# isort: split
 import numpy as np
 import torch
 
 from gristmill.actors.nlu.domain_trainer import train as train_domain
 from gristmill.actors.training.settings import LoopSettings
-from gristmill.shards import canonical
 from tests.actors.nlu.test_domain_trainer import records, settings
 from tests.actors.nlu.test_domain_trainer import sealed as sealed_requests
 from tests.actors.ranks import RankContext, Ranks

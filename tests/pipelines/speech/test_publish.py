@@ -37,16 +37,14 @@ def speech(tmp_path: Path) -> Path:
 
 
 def test_a_published_folder_is_a_model_and_is_not_written_over(
-    out: Path, speech: Path, tmp_path: Path, gristmill, monkeypatch: pytest.MonkeyPatch
+    out: Path, speech: Path, tmp_path: Path, gristmill
 ) -> None:
-    monkeypatch.setattr(onnx_graph, "available", lambda: False)
     made = gristmill("publish", out, "best", tmp_path / "model")
     assert made.exit_code == 0
     published = next(line for line in made.stdout.splitlines() if line.startswith("published: "))
     assert {*re.findall(r"[\w.]+", published.partition(" (")[2])} == {
         path.name for path in (tmp_path / "model").iterdir()
     }
-    assert "pip install '.[onnx]'" in made.stderr
     assert "student, the best of 2 systems on average over the test sets (WER 20.0% clean, 30.0% noisy)" in made.stderr
     of_run = gristmill("transcribe", out, speech)
     assert gristmill("transcribe", tmp_path / "model", speech).stdout == of_run.stdout
@@ -74,7 +72,7 @@ def test_the_lines_of_the_card_work_and_its_figures_are_the_reports(
     speech.rename(tmp_path / "model" / "my.wav")
     text = gristmill("transcribe", ".", "my.wav").stdout.strip()
     blocks = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
-    assert len(blocks) == 1 + onnx_graph.available()
+    assert len(blocks) == 2
     for block in blocks:
         said = io.StringIO()
         with contextlib.redirect_stdout(said):
@@ -98,7 +96,6 @@ def test_a_file_in_the_place_of_the_folder_is_told_before_the_work(
 def test_a_damaged_publication_is_not_loaded_and_is_written_again(
     name: str, out: Path, speech: Path, tmp_path: Path, gristmill, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(onnx_graph, "available", lambda: False)
     model = tmp_path / "model"
     assert gristmill("publish", out, "best", model).exit_code == 0
     before = {path.name: path.read_bytes() for path in model.iterdir()}
@@ -134,7 +131,6 @@ def test_what_is_not_published(out: Path, tmp_path: Path, gristmill) -> None:
 
 @pytest.mark.parametrize("encoder", ["conformer", "gru"])
 def test_a_graph_gives_what_torch_gives(encoder: str) -> None:
-    pytest.importorskip("onnx")
     model, _, _ = load_acoustic(used.weights(0, encoder))
     utterances = [used.spoken(frames) for frames in LENGTHS]
     graph = onnx_graph.to_onnx(model)
@@ -146,7 +142,6 @@ def test_a_graph_gives_what_torch_gives(encoder: str) -> None:
 def test_a_graph_that_is_not_within_the_bound_is_not_published(
     out: Path, tmp_path: Path, gristmill, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("onnx")
     monkeypatch.setattr(publish, "BOUND", -1.0)
     made = gristmill("publish", out, "student", tmp_path / "model")
     assert (made.exit_code, "differs from torch's by" in made.stderr) == (1, True)
@@ -154,7 +149,6 @@ def test_a_graph_that_is_not_within_the_bound_is_not_published(
 
 
 def test_a_graph_is_compared_on_what_was_not_cleaned(tmp_path: Path, gristmill) -> None:
-    pytest.importorskip("onnx")
     out = used.finished(tmp_path / "out", {"features_noisy": used.features(30, 70, 90)})
 
     def delete(name: str) -> None:
