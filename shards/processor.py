@@ -45,6 +45,7 @@ _LIMITS = {
         "X86_V4,AVX512_ICL,AVX512_SPR",
         "AVX512_ICL,AVX512_SPR",
     ),
+    "NPY_ENABLE_CPU_FEATURES": ("", "", ""),  # numpy takes only one of the two
     "ARROW_USER_SIMD_LEVEL": ("SSE4_2", "AVX2", "AVX512"),
     "CT2_FORCE_CPU_ISA": ("GENERIC", "AVX2", "AVX512"),
     "CT2_USE_MKL": ("0", "0", "0"),

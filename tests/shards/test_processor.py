@@ -66,11 +66,16 @@ def ran(code: str, **variables: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_hostile_shell_changes_no_byte_and_another_level_does() -> None:
-    plain, hostile, lower = (
+    plain, hostile, enabled, lower = (
         ran(COMPUTE, **more).stdout.split()
-        for more in ({}, HOSTILE, {processor.VARIABLE: "x86-64-v2", "OPENBLAS_CORETYPE": "Haswell"})
+        for more in (
+            {},
+            HOSTILE,
+            {"NPY_ENABLE_CPU_FEATURES": "X86_V4"},  # of which numpy takes none beside what is disabled
+            {processor.VARIABLE: "x86-64-v2", "OPENBLAS_CORETYPE": "Haswell"},
+        )
     )
-    assert plain == hostile
+    assert plain == hostile == enabled
     assert (plain[1], lower[1]) == ("x86-64-v3", "x86-64-v2")
     assert plain[0] != lower[0]
 
