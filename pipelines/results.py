@@ -10,9 +10,12 @@ from typing import Any
 import pyarrow as pa
 
 from gristmill.shards import canonical
+from gristmill.shards.artifact import Artifact
 from gristmill.shards.dataset import SealedSet
 from gristmill.shards.job import BuildJob, TrainJob
+from gristmill.shards.names import named
 from gristmill.shards.plan import PlanNode, digests
+from gristmill.shards.step import Step
 
 
 @dataclass
@@ -29,6 +32,7 @@ class Trace:
     kept: bool = False  # finished by an earlier run
     summary: Mapping[str, Any] = field(default_factory=dict)  # the set-level part of a set's seal
     processor: str = ""  # the level that it was made at, if that was recorded
+    unreadable: Mapping[str, int] = field(default_factory=dict)  # input that a set's step rejected: records by reason
 
 
 @dataclass(frozen=True)
@@ -61,8 +65,26 @@ def workers_of(node: PlanNode) -> int:
     return 0 if is_on_driver(node) else 1
 
 
+def trace_of(node: PlanNode, made: SealedSet | Artifact, inputs: list[str], seconds: float, kept: bool) -> Trace:
+    """Return the trace of a result, given the digests of its inputs."""
+    trace = Trace(node.name, node.kind, made.url, made.digest, inputs, seconds=seconds, kept=kept)
+    trace.processor = made.processor
+    if isinstance(made, SealedSet):
+        trace.records, trace.summary = made.records, summary(made)
+        trace.unreadable = _unreadable(node, trace.summary["reasons"])
+    return trace
+
+
 def summary(sealed: SealedSet) -> dict[str, Any]:
     """Return the set-level part of a seal, whose size does not depend on the number of shards."""
     seal = sealed.seal
     short = {key: value for key, value in seal.items() if key not in ("shards", "schema", "rejects", "quarantine")}
     return {**short, "shards": len(seal["shards"])}
+
+
+def _unreadable(node: PlanNode, reasons: Mapping[str, int]) -> dict[str, int]:
+    """Return what stages of a step that read input rejected, of the reasons of its seal."""
+    stages = node.work.stages if isinstance(node.work, Step) else ()
+    reading = {stage.name for stage in stages if getattr(named(stage.actor), "reads_input", False)}
+    parts = ((*key.partition(": "), count) for key, count in reasons.items())
+    return {reason: count for stage, _, reason, count in parts if stage in reading}

@@ -18,7 +18,7 @@ from gristmill.pipelines.ledger import Entry, write_ledger
 from gristmill.pipelines.listening import Listening
 from gristmill.pipelines.progress import RunProgress, plural
 from gristmill.pipelines.remaking import Remaking
-from gristmill.pipelines.results import SourceWork, Trace, is_on_driver, summary
+from gristmill.pipelines.results import SourceWork, Trace, is_on_driver, trace_of
 from gristmill.pipelines.scheduler import Alone, Cluster, Scheduler
 from gristmill.shards import dataset, processor, store
 from gristmill.shards.artifact import MARK, Artifact
@@ -354,10 +354,9 @@ class Run:
     ) -> None:
         """Keep what was made, and what it was made of: the digests of ``inputs`` first."""
         self.plan.finish(node, made)
-        records, told = (made.records, summary(made)) if isinstance(made, SealedSet) else (0, {})
         used = [one.made.digest for one in self.plan.used_by(node) if one.made is not None]
         inputs = list(dict.fromkeys([*inputs, *used]))
-        trace = Trace(node.name, node.kind, made.url, made.digest, inputs, records, seconds, kept, told, made.processor)
+        trace = trace_of(node, made, inputs, seconds, kept)
         with self._lock:
             if not self._traces and self.on_first is not None:
                 self.on_first()

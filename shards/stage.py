@@ -243,6 +243,8 @@ class Actor:
     parts: ClassVar[str] = ""
     merges: ClassVar[bool] = False
     order: ClassVar[tuple[str, ...]] = ()
+    # Whether what it rejects is input of the user's that cannot be read, of which a run tells at its end.
+    reads_input: ClassVar[bool] = False
 
     settings: Settings  # a subclass declares its own type, which its constructor and ``stage`` take
 

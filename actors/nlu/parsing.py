@@ -97,6 +97,7 @@ class ParseRequest(Actor):
     """
 
     name = "parse"
+    reads_input = True
     version = 2  # slots beside punctuation, languages without spaces, normalised text, NaN, HWU64's status
     drops = _DROPS
     batch = BatchLimits(512)

@@ -17,6 +17,7 @@ from gristmill.shards.stage import Actor
 class ParseObject(Actor):
     """Parses ``raw``, as listed by :mod:`gristmill.actors.sources.objects`, into the columns that a subclass adds."""
 
+    reads_input = True
     columns = ("id", "raw", "problem")
     drops = tuple(name for name in OBJECTS.names if name != "id")
 
@@ -48,6 +49,7 @@ class ParseObjects(Actor):
     """Parses ``raw``, as listed by :mod:`gristmill.actors.sources.objects`, into several records, of which a subclass
     says how they come of an object."""
 
+    reads_input = True
     columns = ParseObject.columns
     keeps = ()
     fan_out = True

@@ -43,6 +43,7 @@ class RejectListed(Filter):
     """Rejects the rows that have a ``problem``, for it."""
 
     name = "list"
+    reads_input = True
     columns = (PROBLEM.name,)
     drops = (PROBLEM.name,)
 

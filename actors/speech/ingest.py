@@ -127,6 +127,7 @@ class Probe(Actor):
     """
 
     name = "probe"
+    reads_input = True
     version = 2  # lengths that headers do not prove are found by decoding
     adds = PROBE_ADDS
     batch = BatchLimits(256)
@@ -220,6 +221,7 @@ class Load(Actor):
     """
 
     name = "load"
+    reads_input = True
     version = 3  # decodes what headers do not prove; texts without a letter are none; a constant is silent
     adds = _LOAD_ADDS
     drops = LOAD_DROPS

@@ -82,6 +82,7 @@ class ParseText(Actor):
     """
 
     name = "parse"
+    reads_input = True
     version = 4  # joiners, languages of one script, names, lengths without spaces, formats
     batch = BatchLimits(512)
     settings: TextParsingSettings

@@ -139,6 +139,7 @@ def requeue(
 
 def _carry_out(loaded: Any, quiet: bool, requeue: bool = False, again: Sequence[str] = ()) -> None:
     from gristmill.pipelines.command.launch import carry_out
+    from gristmill.pipelines.command.left_out import left_out
     from gristmill.pipelines.finished import conclude, read_finished
     from gristmill.pipelines.pace import clock
     from gristmill.pipelines.progress import plural, shown
@@ -158,6 +159,8 @@ def _carry_out(loaded: Any, quiet: bool, requeue: bool = False, again: Sequence[
         results = "1 set, artifact or model" if len(made) == 1 else f"{len(made)} sets, artifacts and models"
         work = f"made {results} ({plural(records, 'record')}) in {clock(seconds)}"
         print(f"{work}; {kept} kept from before")
+    for line in left_out(done.out, done.trace):
+        print(escaped(line))
     if done.verdict:
         print(f"verdict: {escaped(done.verdict)}")
     finished = read_finished(done.out)

@@ -23,6 +23,7 @@ from gristmill.shards.errors import UserError
 from gristmill.shards.job import TrainJob
 from gristmill.shards.receipt import read_receipts
 from gristmill.shards.step import Step
+from tests.emulated import PROCESSORS, emulated, needs_qemu
 from tests.pipelines.tiny import upper
 from tests.shards.test_engine import source
 
@@ -49,6 +50,18 @@ made = [features.log_mel(heard, features.FeatureSettings()), room, heard.reshape
 made.append(np.tanh(heard))
 process.prepare()
 print(canonical.digest([canonical.sha256(one.tobytes()) for one in made]), processor.level())
+"""
+# What the noises of a bank are made by, their resampling, and how audio is kept.
+SOUNDS = """
+import gristmill, hashlib, json
+import numpy as np
+from gristmill.actors import audio
+from gristmill.models.speech import noise
+made = {kind: getattr(noise, kind)(np.random.default_rng(1), 16000, 3.0) for kind in noise.GENERATED}
+made |= {f"{kind} at 8,000 Hz": audio.resample(sound, 16000, 8000) for kind, sound in made.items()}
+digests = {kind: hashlib.sha256(sound.tobytes()).hexdigest() for kind, sound in made.items()}
+digests["encoded"] = hashlib.sha256(audio.encode(made["music"], 16000)).hexdigest()
+print(json.dumps(digests))
 """
 TORCH = """
 import gristmill, torch
@@ -78,6 +91,14 @@ def test_a_hostile_shell_changes_no_byte_and_another_level_does() -> None:
     assert plain == hostile == enabled
     assert (plain[1], lower[1]) == ("x86-64-v3", "x86-64-v2")
     assert plain[0] != lower[0]
+
+
+@pytest.mark.slow
+@needs_qemu
+@pytest.mark.parametrize("kind", PROCESSORS)
+@pytest.mark.parametrize("code", [COMPUTE, SOUNDS], ids=["features", "sounds"])
+def test_other_processors_give_the_same_bytes(code: str, kind: str) -> None:
+    assert emulated(code, kind) == emulated(code)
 
 
 def test_torch_is_pinned_too_unless_it_computed_before() -> None:
