@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from gristmill.shards.errors import RejectRecord
 
 NO_SPEAKER = "dialogue: a turn of neither USER nor SYSTEM"
+NO_LAYOUT = "dialogue: turn {} is of no known layout"  # counted from 0
 NO_INTENT = "NONE"  # of a frame whose service is not in use
 _POLITE = {"THANK_YOU", "GOODBYE"}  # acts in which nothing is wanted
 _OPENS = {"INFORM_INTENT", "AFFIRM_INTENT"}
@@ -60,8 +61,8 @@ def read_dialogue(values: Mapping[str, Any]) -> list[DialogueTurn]:
     """Return the turns of a dialogue, none if it has none.
 
     Raises:
-        AttributeError, KeyError, TypeError or ValueError: it is of no known layout.
-        RejectRecord: it is not known who says one of the turns.
+        TypeError: what it has are no turns.
+        RejectRecord: a turn is of no known layout, or it is not known who says it.
 
     Example:
         >>> frame = {"service": "Music_1", "state": {"active_intent": "Play"}}
@@ -72,8 +73,14 @@ def read_dialogue(values: Mapping[str, Any]) -> list[DialogueTurn]:
     turns = (values["log"] if "log" in values else values.get("turns")) or []
     if not isinstance(turns, list):
         raise TypeError("expected a list of turns")
-    framed = any("speaker" in turn or "frames" in turn for turn in turns)
-    return list(_framed(turns) if framed else _acted(turns))
+    made: list[DialogueTurn] = []
+    try:
+        framed = any("speaker" in turn or "frames" in turn for turn in turns if isinstance(turn, dict))
+        for turn in _framed(turns) if framed else _acted(turns):
+            made.append(turn)  # those before one that cannot be read are counted
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError):
+        raise RejectRecord(NO_LAYOUT.format(len(made))) from None
+    return made
 
 
 def acting_frame(frames: Iterable[DialogueFrame], before: Mapping[str, str | None]) -> DialogueFrame | None:

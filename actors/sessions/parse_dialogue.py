@@ -51,6 +51,7 @@ class ParseDialogue(ParseObjects):
     """
 
     name = "parse_dialogue"
+    version = 2  # tells which turn is of no known layout
     adds = (PARENT_ID, *TURN_FIELDS[1:])
     batch = BatchLimits(64)
     settings: DialogueSettings
@@ -92,7 +93,7 @@ class ParseDialogue(ParseObjects):
 def _spoken(values: Mapping[str, Any]) -> list[DialogueTurn]:
     try:
         turns = read_dialogue(values)
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError):
+    except TypeError:
         raise RejectRecord(NO_OBJECT) from None
     if not any(turn.user for turn in turns):
         raise RejectRecord(NO_TURNS)
