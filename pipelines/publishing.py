@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from functools import partial
+from pathlib import PurePosixPath
 from typing import Any
 
+from gristmill.pipelines.ledger import LEDGER
 from gristmill.shards import checked, disk, store
 from gristmill.shards.artifact import MARK, Artifact, Content, get_artifact, put_artifact
 from gristmill.shards.errors import Damaged, UserError
@@ -33,14 +37,14 @@ class Publication:
     ``names`` are those of what a publication that was interrupted may have left there.
 
     Raises:
-        UserError: the folder contains something else, cannot be written or lies in the run's output.
+        UserError: the folder contains something else, cannot be written or lies in the output of a run.
     """
 
     def __init__(self, out: str, dest: str, of: str, names: Collection[str]) -> None:
         if store.is_within(dest, out):
-            raise UserError(
-                f"{dest}: lies in the output of the run; expected a folder outside of it, which is passed on"
-            )
+            raise _within(dest, "the run")
+        if (other := _output_around(dest)) is not None:
+            raise _within(dest, f"another run, {other}")
         if store.is_local(dest):
             disk.try_folder(store.filesystem(dest)[1])  # an export takes a while
         self.url, self._of = dest, of
@@ -67,6 +71,20 @@ class Publication:
 
     def _identity(self, more: Mapping[str, Any]) -> dict[str, Any]:
         return {"of": self._of, **more}
+
+
+def _within(dest: str, what: str) -> UserError:
+    return UserError(f"{dest}: lies in the output of {what}; expected a folder outside of it, which is passed on")
+
+
+def _output_around(dest: str) -> str | None:
+    """Return the path of the run's output that a folder is or lies in, if there is one."""
+    fs, path = store.filesystem(dest)
+    inner = PurePosixPath(os.path.realpath(path) if store.is_local(dest) else path)
+    for folder in map(str, (inner, *inner.parents)):
+        if folder != "." and store.patiently(dest, partial(fs.exists, f"{folder}/{LEDGER}")):
+            return folder
+    return None
 
 
 def _files(published: Artifact) -> tuple[str, ...]:

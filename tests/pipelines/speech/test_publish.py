@@ -124,6 +124,13 @@ def test_what_is_not_published(out: Path, tmp_path: Path, gristmill) -> None:
     assert (inner.exit_code, "lies in the output of the run" in inner.stderr) == (2, True)
     assert not (out / "model").exists()
     used.finished(tmp_path / "other")
+    for dest in (tmp_path / "other", tmp_path / "other" / "models" / "robust"):
+        there = gristmill("publish", out, "best", dest)
+        assert (there.exit_code, f"lies in the output of another run, {tmp_path / 'other'};" in there.stderr) == (
+            2,
+            True,
+        )
+    assert not (tmp_path / "other" / "models").exists()
     Run(str(tmp_path / "other"), InProcessRunner()).write_ledger("bootstrap_lm", "")
     other = gristmill("publish", tmp_path / "other", "best", tmp_path / "model")
     assert (other.exit_code, "the recipe bootstrap_lm, which is not used by `publish`" in other.stderr) == (2, True)
