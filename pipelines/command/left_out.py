@@ -22,7 +22,10 @@ def left_out(out: str, traces: Iterable[Trace]) -> Iterator[str]:
         told.add(trace.url)
         place, given = shlex.quote(join(out, trace.name)), trace.summary["records_in"]
         if trace.unreadable:
-            count = f"{sum(trace.unreadable.values()):,} of {plural(given, 'record')} of the input rejected"
+            # Of records that become several ones, as a dialogue does, some are rejected whole and others in part.
+            alike = trace.summary["rejected"] == sum(trace.summary["reasons"].values())
+            count = f"{sum(trace.unreadable.values()):,}" + (f" of {plural(given, 'record')}" if alike else "")
+            count += " of the input rejected"
             yield f"{trace.name}: {count} ({_most(trace)}); `gristmill inspect {place} --rejects` shows them"
         if trace.summary["quarantined"]:
             count = f"{plural(trace.summary['quarantined'], 'record')} of {given:,} made a stage fail"

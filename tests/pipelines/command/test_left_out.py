@@ -11,6 +11,8 @@ from gristmill.actors.sources.lists import RejectListed
 from gristmill.cluster.inprocess import InProcessRunner
 from gristmill.pipelines.command.left_out import left_out
 from gristmill.pipelines.run import Run
+from gristmill.shards.schema import PARENT_ID
+from gristmill.shards.stage import Actor
 from gristmill.shards.step import Step
 
 PROBLEMS = [None, "no text", None, "line 4 is no JSON", "no text", None, "no text", "a reason of its own"]
@@ -41,6 +43,24 @@ def test_rejected_input_is_told_each_time(tmp_path: Path) -> None:
     ]
     assert made(tmp_path, RejectListed.stage(), odd.stage()) == told
     assert made(tmp_path, RejectListed.stage(), odd.stage()) == told
+
+
+class TwoOfEach(Actor):
+    reads_input = True
+    adds = (PARENT_ID,)
+    keeps = ()
+    fan_out = True
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        ids = batch["id"].to_pylist()
+        firsts = [{"id": f"{one}~0", "parent_id": one, "reject_reason": None} for one in ids]
+        seconds = [{"id": f"{one}~1", "parent_id": one, "reject_reason": "one is enough"} for one in ids]
+        return pa.Table.from_pylist([*firsts, *seconds])
+
+
+def test_of_records_that_become_several_none_are_called_their_share(tmp_path: Path) -> None:
+    (told,) = made(tmp_path, TwoOfEach.stage())
+    assert told.startswith("read: 8 of the input rejected (one is enough: 8); ")
 
 
 def test_what_a_filter_rejects_is_not_told_and_what_fails_is(tmp_path: Path) -> None:
