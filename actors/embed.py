@@ -6,10 +6,11 @@ given a hub name, from the hub; weights are only read from safetensors, and a mo
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -178,11 +179,20 @@ def _sentence_transformer(model: str, settings: EmbedSettings) -> Encode:
 
 
 def load_model(model: str, device: str) -> Any:
-    """Return a sentence-transformers model in evaluation mode.
+    """Return a sentence-transformers model in evaluation mode; of a CPU there is one in a process, for all who use it.
 
     Raises:
         UserError: it cannot be loaded.
     """
+    return _load_for_all(model) if device == "cpu" else _load(model, device)
+
+
+@cache
+def _load_for_all(model: str) -> Any:
+    return _load(model, "cpu")
+
+
+def _load(model: str, device: str) -> Any:
     import torch
 
     try:
@@ -193,15 +203,30 @@ def load_model(model: str, device: str) -> Any:
         raise UserError(f"embed: device {device!r} was requested, but torch finds no GPU here")
     folder = _folder(model)
     try:
-        return SentenceTransformer(
-            str(folder),
-            device=device,
-            local_files_only=True,
-            trust_remote_code=False,
-            model_kwargs={"use_safetensors": True},
-        ).eval()
+        with _without_bars():
+            return SentenceTransformer(
+                str(folder),
+                device=device,
+                local_files_only=True,
+                trust_remote_code=False,
+                model_kwargs={"use_safetensors": True},
+            ).eval()
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"embed: {model} cannot be loaded: {str(error).splitlines()[0]}") from None
+
+
+@contextlib.contextmanager
+def _without_bars() -> Iterator[None]:
+    """Show no progress of transformers, whose bars would stand among the lines of a command or a worker."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _folder(model: str) -> Path:

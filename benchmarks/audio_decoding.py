@@ -1,6 +1,6 @@
 """Speed of decoding: recordings read as the loader reads them, beside libsndfile or FFmpeg alone.
 
-    python benchmarks/audio_decoding.py [--seconds 10] [--turns 15]
+    python -m benchmarks.audio_decoding [--seconds 10] [--turns 15]
 
 Each recording is found out (what is it, does its header prove its length), decoded and averaged over its channels. The
 peers decode it and do nothing else: ``soundfile`` what it reads right, PyAV (FFmpeg) the rest. All turns alternate;

@@ -1,6 +1,6 @@
 """Noise and room augmentation on one core: this project against audiomentations, on the same files, in one run.
 
-    python benchmarks/augment.py [--speech FOLDER] [--utterances 40] [--rounds 5] [--seed 0]
+    python -m benchmarks.augment [--speech FOLDER] [--utterances 40] [--rounds 5] [--seed 0]
 
 Each utterance gets a room and two noises. Results are times real time: seconds of speech per second of processor time
 (less affected by other load), in the best of several rounds, with the systems alternating. Comparisons:
@@ -18,14 +18,12 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 import argparse
-import sys
 import tempfile
 import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from gristmill.actors import audio
 from gristmill.actors.speech import augment, banks
 from gristmill.models.speech import mixing, rooms

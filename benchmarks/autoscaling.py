@@ -6,7 +6,7 @@ shards, workers and nodes are recorded, until the last node is gone.
 
 The simulated cluster uses fixed ports, and its nodes survive their head. So the benchmark restarts itself in its own
 namespaces, for which it must be root; all processes in them end with them.
-Run: ``PYTHONPATH=. python benchmarks/autoscaling.py [--shards 24] [--seconds 2.0]``.
+Run: ``python -m benchmarks.autoscaling [--shards 24] [--seconds 2.0]``.
 """
 
 from __future__ import annotations

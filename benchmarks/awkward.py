@@ -1,6 +1,6 @@
 """What the product makes of awkward inputs: a table of what is right and what came out, for each input of a folder.
 
-    python benchmarks/awkward.py [FOLDER] [--only WORD]     # FOLDER: default $GRISTMILL_DATA/awkward
+    python -m benchmarks.awkward [FOLDER] [--only WORD]     # FOLDER: default $GRISTMILL_DATA/awkward
 
 ``FOLDER`` holds ``speech/`` and ``text/``: files and folders as other people's tools wrote them. Each is given to the
 product as its user would, in this process: recordings as a corpus of ``distill`` (listed, probed, loaded), texts and

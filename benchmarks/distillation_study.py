@@ -1,6 +1,6 @@
 """What decides whether soft labels beat hard ones: variants of a distillation recipe, one setting at a time.
 
-    python benchmarks/distillation_study.py CONFIG OUT [KEY=VALUE ...] [--variants VARIANTS.yaml] [--only NAME ...]
+    python -m benchmarks.distillation_study CONFIG OUT [KEY=VALUE ...] [--variants VARIANTS.yaml] [--only NAME ...]
         [--seeds 0 1 2] [--speakers all|dev|test] [--systems student]
 
 ``VARIANTS.yaml`` maps the name of a variant to its overrides; ``KEY=VALUE`` are those of all variants. Each variant is

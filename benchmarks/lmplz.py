@@ -1,7 +1,7 @@
 """Builds lmplz, the reference for the n-gram models, from the source of the PyPI package ``kenlm``; prints its path.
 
 It needs cmake, a C++ compiler, and Debian's libboost-{program-options,system,thread}-dev, zlib1g-dev, libbz2-dev,
-liblzma-dev. Run: ``python benchmarks/lmplz.py FOLDER``; tests find it by ``$GRISTMILL_LMPLZ`` or on the path.
+liblzma-dev. Run: ``python -m benchmarks.lmplz FOLDER``; tests find it by ``$GRISTMILL_LMPLZ`` or on the path.
 """
 
 from __future__ import annotations

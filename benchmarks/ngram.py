@@ -4,7 +4,7 @@ The text is that of all cells of the tables at ``$GRISTMILL_DATA`` (default ``..
 lmplz and our estimation, in one process and distributed, read the same text; words are per second of processor time (on
 Ray of wall time), memory is a process's peak above that for a tiny text with the same vocabulary. The distributed
 estimation gets so little memory that one process needs ``--times`` as much.
-Run: ``PYTHONPATH=. python benchmarks/ngram.py LMPLZ [FILE ...] [--order 4] [--ray]``; ``benchmarks/lmplz.py`` builds
+Run: ``python -m benchmarks.ngram LMPLZ [FILE ...] [--order 4] [--ray]``; ``benchmarks/lmplz.py`` builds
 LMPLZ.
 """
 

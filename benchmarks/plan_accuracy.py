@@ -1,6 +1,6 @@
 """How far the estimate of ``gristmill plan`` is from the time that the run takes, for each config at a small size.
 
-    python benchmarks/plan_accuracy.py [CONFIG ...] [key=value ...] [--largest N]
+    python -m benchmarks.plan_accuracy [CONFIG ...] [key=value ...] [--largest N]
 
 Each config is planned and then run, by the command as a user does; a ratio of 1 is a plan that is right. The parts of
 the run whose estimates are furthest off, in seconds, are shown below; parts that are made side by side add up to more

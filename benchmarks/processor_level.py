@@ -1,6 +1,6 @@
 """What a pinned instruction set costs, and which bytes it gives: the same work at each level that this machine offers.
 
-    python benchmarks/processor_level.py [--rounds 5]
+    python -m benchmarks.processor_level [--rounds 5]
 
 One process a level, all on one core, in turns. Prints the digest of each piece of work, its CPU time over that of the
 default level (medians over the rounds: below 1 is faster), and the same for the default level with those kernels of MKL
@@ -19,10 +19,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+from gristmill.shards import processor
 
-from gristmill.shards import processor  # noqa: E402
+ROOT = Path(__file__).resolve().parent.parent
 
 KINDS = ("rooms", "features", "labelling", "acoustic", "conformer", "translator", "domain")
 SHARED = f"{processor.DEFAULT}, MKL shared"

@@ -1,6 +1,6 @@
 """Label projection and the paraphrase model on real wordings: how often spans are exact, and AUC on held-out groups.
 
-python benchmarks/projection.py FOLDER
+python -m benchmarks.projection FOLDER
 
 FOLDER has `hwu64_typed_vs_normalised.jsonl.gz` (typed requests and their annotation, which differ inside values),
 `hwu64_same_meaning_groups.jsonl.gz` and `snips_same_meaning_groups.jsonl.gz` (requests that mean the same). Intervals

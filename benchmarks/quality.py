@@ -1,6 +1,6 @@
 """Measures of audio quality on utterances whose noise, clipping and bandwidth are known.
 
-    python benchmarks/quality.py SPEECH NOISE [--utterances 60]
+    python -m benchmarks.quality SPEECH NOISE [--utterances 60]
 
 ``SPEECH`` is a folder of clean utterances, of which the silence at both ends is cut off by their own level, but for
 0.1 s; ``NOISE`` is a recording. Utterances are mixed with it and with white noise, clipped (as they are, resampled from

@@ -1,8 +1,8 @@
 """Digests of all recipes, cut small: what a change of the code left equal.
 
-    python benchmarks/recipe_digests.py OUT                  # runs each config cut small, writes OUT/digests.json
-    python benchmarks/recipe_digests.py OUT --checkout OLD   # the same by another checkout
-    python benchmarks/recipe_digests.py OUT --compare OTHER  # a table of what differs
+    python -m benchmarks.recipe_digests OUT                  # runs each config cut small, writes OUT/digests.json
+    python -m benchmarks.recipe_digests OUT --checkout OLD   # the same by another checkout
+    python -m benchmarks.recipe_digests OUT --compare OTHER  # a table of what differs
 
 Configs of real data are cut from `$GRISTMILL_DATA` (default `../shared/data`), the same way each time.
 """

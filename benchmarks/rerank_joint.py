@@ -3,7 +3,7 @@
 The joint model is R3 over all weights at once: expected SemER of the whole list and cross-entropy of all hypotheses, by
 L-BFGS from R0, with the same regularisation towards it. Both learn from the lists of a finished recipe and rank its
 test part.
-Run: ``PYTHONPATH=. python benchmarks/rerank_joint.py OUT [--workers 2]``, OUT of configs/rerank-hwu64.yaml.
+Run: ``python -m benchmarks.rerank_joint OUT [--workers 2]``, OUT of configs/rerank-hwu64.yaml.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 For each list, the loop computes weights times features by domain, the sigmoid and the best hypothesis. All three read
 the same lists, of 20 hypotheses of 18 domains each; memory is that of a step's process with a tenth and with all of
 them.
-Run: ``PYTHONPATH=. python benchmarks/rerank_throughput.py [--hypotheses 1000000]``.
+Run: ``python -m benchmarks.rerank_throughput [--hypotheses 1000000]``.
 """
 
 from __future__ import annotations

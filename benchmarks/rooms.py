@@ -1,6 +1,6 @@
 """Impulse responses per second of one core's time, against pyroomacoustics' exact image method, in the same rooms.
 
-    python benchmarks/rooms.py [--seconds 5] [--seed 0]
+    python -m benchmarks.rooms [--seconds 5] [--seed 0]
 
 Beside the rate it prints the errors: of the RT60 against the declared one, and of the direct-to-reverberant ratio
 against that of the exact method.
@@ -12,12 +12,9 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 import argparse
-import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from gristmill.models.speech import rooms
 
 import numpy as np

@@ -1,7 +1,7 @@
 """The speed-up of two workers over one, on a stage that keeps a core busy. Goal: 1.8.
 
 Whole steps are timed, including the start of the workers, minus the time of a step of one shard; the two alternate.
-Run: ``PYTHONPATH=. python benchmarks/scaling.py``.
+Run: ``python -m benchmarks.scaling``.
 """
 
 from __future__ import annotations

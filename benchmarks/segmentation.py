@@ -1,6 +1,6 @@
 """Utterances found in a long recording whose speech is known: prompts joined with pauses, in noise.
 
-    python benchmarks/segmentation.py PROMPTS NOISE [--hours 2] [--snr 20 15 10 5] [--method silero energy package]
+    python -m benchmarks.segmentation PROMPTS NOISE [--hours 2] [--snr 20 15 10 5] [--method silero energy package]
 
 ``PROMPTS`` is a folder of utterances, of which the silence at both ends is cut off by their own level; ``NOISE`` is a
 recording that is repeated. They are joined with pauses of 0.7 to 3 s and written as one FLAC, which the stage reads as

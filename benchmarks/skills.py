@@ -1,7 +1,7 @@
 """Several right skills on Schema-Guided Dialogue with all but one right service hidden: pseudo labels and feedback.
 
 Real are the turns, their services and the slots of schemas; which service is shown, and feedback, are drawn.
-Run: ``PYTHONPATH=. python benchmarks/skills.py FOLDER [--share 1] [--seeds 3] [--text]``, FOLDER with
+Run: ``python -m benchmarks.skills FOLDER [--share 1] [--seeds 3] [--text]``, FOLDER with
 ``sgd_new_intent_turns.tsv.gz``.
 """
 

@@ -1,6 +1,6 @@
 """A small step on Ray after the first: by the warm workers of the crew, and by an execution of Ray Data, in one run.
 
-    python benchmarks/small_steps.py [--steps 5] [--workers 2]
+    python -m benchmarks.small_steps [--steps 5] [--workers 2]
 
 A step deals 40 records in 4 shards. Prints a JSON line for each way: the seconds of the first step, which starts what
 it needs, and of the later ones (median, least, most).

@@ -1,6 +1,6 @@
 """How far the share that ``gristmill status`` names is from what the clock shows in the end, while a run goes on.
 
-    python benchmarks/status_accuracy.py [CONFIG ...] [key=value ...] [--planned] [--every SECONDS]
+    python -m benchmarks.status_accuracy [CONFIG ...] [key=value ...] [--planned] [--every SECONDS]
 
 Each config is run at a small size, by the command as a user does, and its status is read again and again; with
 ``--planned`` it is planned before. Printed are the shares named when the clock, as it turned out, was at a quarter, at

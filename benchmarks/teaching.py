@@ -1,7 +1,7 @@
 """Spans with values that no training request has: F1 of taggers trained with masked values, without, and of new words.
 
 For each draw, values of catalogue slots are hidden; requests that have one are the test. Their domains are given, as
-the interpretation of a request gives them. Run: ``PYTHONPATH=. python benchmarks/teaching.py PLACE ... [--draws 3]
+the interpretation of a request gives them. Run: ``python -m benchmarks.teaching PLACE ... [--draws 3]
 [--out FOLDER]``; a place is a corpus of annotated requests, as ``corpus.places``; without any, requests are generated.
 """
 

@@ -1,6 +1,6 @@
 """Training speed of this checkout beside another's: acoustic models, translators, neural domain models.
 
-    python benchmarks/training_speed.py OLD [--rounds 5]
+    python -m benchmarks.training_speed OLD [--rounds 5]
 
 Prints, for each training, the ratio of CPU times (old / new: above 1 is faster) of medians over interleaved rounds, one
 process a checkout, both on one core: cores differ by what else shares their caches. Data are made by this checkout,
@@ -71,7 +71,6 @@ def main() -> None:
     parser.add_argument("old", type=Path)
     parser.add_argument("--rounds", type=int, default=5)
     given = parser.parse_args()
-    sys.path.insert(0, str(ROOT))
     from tests.actors.goldens import make_data
 
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})

@@ -2,7 +2,7 @@
 
 Bare CTranslate2 is SentencePiece, ``translate_batch`` over all texts in length-sorted batches of equal size, and the
 joining of pieces. A translator is trained on generated pairs first, unless one is given.
-Run: ``PYTHONPATH=. python benchmarks/translation.py [--texts 4000] [--translator URL]``.
+Run: ``python -m benchmarks.translation [--texts 4000] [--translator URL]``.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The cost of comparing what is read with its digest: a step over audio shards, with the comparison and without.
 
-    python benchmarks/verified_reads.py FOLDER --gb 10         # FOLDER: a path or URL; needs twice the room
-    python benchmarks/verified_reads.py s3://bucket/x --gb 1
-    python benchmarks/verified_reads.py FOLDER --recipe configs/distill.yaml corpus.records=400
+    python -m benchmarks.verified_reads FOLDER --gb 10         # FOLDER: a path or URL; needs twice the room
+    python -m benchmarks.verified_reads s3://bucket/x --gb 1
+    python -m benchmarks.verified_reads FOLDER --recipe configs/distill.yaml corpus.records=400
 
 Speech-like FLAC is sealed in shards; log-mel features are made of it, and two of its columns are read. Each is done
 with and without the comparison, in turns; seconds are of this process's CPU. The ratios, with the least and the largest

@@ -1,4 +1,4 @@
-"""Comparison with lmplz, if installed: `python benchmarks/lmplz.py FOLDER` builds it."""
+"""Comparison with lmplz, if installed: `python -m benchmarks.lmplz FOLDER` builds it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.models.ngrams.kneser_ney import sample, table
 
 LMPLZ = os.environ.get("GRISTMILL_LMPLZ") or shutil.which("lmplz")
 pytestmark = pytest.mark.skipif(
-    not LMPLZ, reason="lmplz is absent: build it by `python benchmarks/lmplz.py FOLDER` and set GRISTMILL_LMPLZ"
+    not LMPLZ, reason="lmplz is absent: build it by `python -m benchmarks.lmplz FOLDER` and set GRISTMILL_LMPLZ"
 )
 
 
