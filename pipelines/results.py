@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +14,8 @@ from gristmill.shards.artifact import Artifact
 from gristmill.shards.dataset import SealedSet
 from gristmill.shards.job import BuildJob, TrainJob
 from gristmill.shards.names import named
-from gristmill.shards.plan import PlanNode, digests
+from gristmill.shards.plan import PlanNode, digests, resolved
+from gristmill.shards.stage import Stage
 from gristmill.shards.step import Step
 
 
@@ -84,7 +85,9 @@ def summary(sealed: SealedSet) -> dict[str, Any]:
 
 def _unreadable(node: PlanNode, reasons: Mapping[str, int]) -> dict[str, int]:
     """Return what stages of a step that read input rejected, of the reasons of its seal."""
-    stages = node.work.stages if isinstance(node.work, Step) else ()
+    if not reasons or not isinstance(node.work, Step):
+        return {}
+    stages: Sequence[Stage] = resolved(node.work.stages)
     reading = {stage.name for stage in stages if getattr(named(stage.actor), "reads_input", False)}
     parts = ((*key.partition(": "), count) for key, count in reasons.items())
     return {reason: count for stage, _, reason, count in parts if stage in reading}

@@ -33,7 +33,7 @@ T = TypeVar("T")
 
 # On Ray, what each takes beside its work, s: a step, training or fit of warm workers, and the start of processes of
 # Ray Data and Ray Train.
-_WARM, _DATA, _TRAIN = 0.5, 5.0, 15.0
+_WARM, _DATA, _TRAIN = 0.1, 5.0, 15.0
 _READ_SHARDS = 8  # of a source that is already finished
 
 
