@@ -96,7 +96,7 @@ class SessionSettings(TurnSettings):
     @model_validator(mode="after")
     def _is_of_its_kind(self) -> Self:
         if self.kind == "dialogues" and self.places is None:
-            raise ValueError("kind: expected the URL of dialogues as places with kind: dialogues")
+            raise ValueError("places: not given; expected the URL of dialogues, of which kind is dialogues")
         if self.kind == "dialogues" and self.fields:
             raise ValueError("fields: expected none with kind: dialogues, whose layouts are known")
         return self

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 from typer.testing import CliRunner, Result
 
+from gristmill.actors.speech.personal_fits import TRIALS
 from gristmill.actors.speech.personal_model import SETTINGS_FILE
 from gristmill.actors.speech.synthesise import Speak, SpeakSettings
 from gristmill.models.speech.personal import PersonalSettings
@@ -75,7 +76,11 @@ def test_the_model_is_one_artifact_and_has_the_base_unchanged(finished: Path) ->
         made[path.parent.parent.name] = artifact
     weights = "model.safetensors"
     assert canonical.sha256(made["joint"].read(weights)) == canonical.sha256(made["base"].read(weights))
-    assert PersonalSettings.model_validate_json(made["joint"].read(SETTINGS_FILE)).bias.enter in (0.0, 1.0)
+    chosen = PersonalSettings.model_validate_json(made["joint"].read(SETTINGS_FILE)).bias.enter
+    trials = [one for one in json.loads(made["joint"].read(TRIALS)) if one["setting"] == "bias.enter"]
+    tried = {one["value"]: one["word_errors"] for one in trials}
+    assert tried.keys() == {PersonalSettings().bias.enter, 0.0}
+    assert tried[chosen] == min(tried.values())
 
 
 def test_again_does_nothing(finished: Path) -> None:
