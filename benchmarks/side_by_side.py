@@ -34,7 +34,6 @@ from gristmill.cluster.inprocess import InProcessRunner
 from gristmill.cluster.ray_runner import RayRunner
 from gristmill.pipelines.config import load
 from gristmill.pipelines.run import Run
-from gristmill.pipelines.timetable import Booking, span
 from gristmill.shards.index import Cut
 from gristmill.shards.process import prepare
 from gristmill.shards.receipt import committed_shards, read_receipts
@@ -86,6 +85,8 @@ def critical_path(results: list[dict[str, Any]]) -> tuple[float, list[str]]:
 
 def timetable(results: list[dict[str, Any]], workers: int) -> float:
     """Return the seconds that results take on so many workers, by the seconds of each."""
+    from gristmill.pipelines.timetable import Booking, span  # earlier checkouts, whose runs this file makes, have none
+
     place_of: dict[str, int] = {}
     parts = []
     for place, one in enumerate(results):
