@@ -6,6 +6,7 @@ Run: ``python -m benchmarks.driver_memory``.
 
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
 import sys
@@ -36,11 +37,12 @@ def one(kind: str, records: int) -> None:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     result = {}
     for kind in ("inprocess", "ray"):
         held = {}
         for records in SIZES:
-            command = [sys.executable, __file__, kind, str(records)]
+            command = [sys.executable, "-m", "benchmarks.driver_memory", kind, str(records)]
             held[records] = float(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
             print(f"{kind:10} {records:>9} records: {held[records]:7.1f} MB")
         result[f"{kind}_growth_mb"] = max(held.values()) - held[SIZES[0]]

@@ -7,6 +7,7 @@ the cost per record minus that of the plain loop. Run: ``python -m benchmarks.en
 
 from __future__ import annotations
 
+import argparse
 import json
 import statistics
 import tempfile
@@ -55,6 +56,7 @@ def engine(runner: InProcessRunner | RayRunner) -> Callable[[SealedSet, str], No
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     session.start(2)
     ways = {
         "plain loop": plain,

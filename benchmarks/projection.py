@@ -9,7 +9,7 @@ are bootstraps over requests, of AUC over groups.
 
 from __future__ import annotations
 
-import sys
+import argparse
 from pathlib import Path
 
 from gristmill.actors.sessions.meanings import MeaningSettings, ParseMeanings
@@ -100,9 +100,9 @@ def _texts(place: str, corpus: str) -> list[MeaningText]:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit(__doc__)
-    given = Path(sys.argv[1])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("place", type=Path)
+    given = parser.parse_args().place
     projections("Typed requests", list(typed_pairs(str(given / TYPED))))
     projections("Other wordings", list(group_pairs(str(given / GROUPS))))
     paraphrases(given)

@@ -6,6 +6,7 @@ Run: ``python -m benchmarks.scaling``.
 
 from __future__ import annotations
 
+import argparse
 import json
 import statistics
 import tempfile
@@ -26,6 +27,7 @@ REPEATS = 3
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     session.start(2)
     with tempfile.TemporaryDirectory() as folder:
         whole, little = corpus(f"{folder}/whole", RECORDS), corpus(f"{folder}/little", 2)

@@ -35,6 +35,7 @@ class GraphNode:
     bytes: float | None = None
     seconds: float | None = None
     more: Mapping[str, str] = field(default_factory=dict)  # further columns of the text
+    hours: Mapping[str, float] = field(default_factory=dict)  # further amounts, which add up: audio, CPUs, GPUs
     members: tuple[str, ...] = ()  # names of the results, if they are several
     done: int = 0  # of these
 
@@ -163,6 +164,7 @@ def _as_one(nodes: Sequence[GraphNode], inputs: tuple[int, ...]) -> GraphNode:
         rows=total([node.rows for node in nodes]),
         bytes=total([node.bytes for node in nodes]),
         seconds=total([node.seconds for node in nodes]),
+        hours={name: sum(node.hours.get(name, 0.0) for node in nodes) for name in first.hours},
         members=tuple(node.name for node in nodes),
         done=sum(node.state == DONE for node in nodes),
     )
@@ -179,8 +181,9 @@ def text_lines(nodes: Sequence[GraphNode], width: int = 200) -> list[str]:
         kept    step    to do                       texts
     """
     further = list(dict.fromkeys(name for node in nodes for name, told in node.more.items() if told))
+    hours = list(dict.fromkeys(name for node in nodes for name in node.hours))
     left = {"result", "kind", "state"}
-    rows = [["result", "kind", "state", "rows", "size", "time", *further]]
+    rows = [["result", "kind", "state", "rows", "size", "time", *further, *(f"{name} h" for name in hours)]]
     for node in nodes:
         amounts = [
             f"{node.rows:,.0f}" if node.rows is not None else "",
@@ -188,6 +191,7 @@ def text_lines(nodes: Sequence[GraphNode], width: int = 200) -> list[str]:
             clock(node.seconds) if node.seconds is not None else "",
         ]
         given = [node.more.get(name, "") for name in further]
+        given += [f"{node.hours[name]:.2f}" if name in node.hours else "" for name in hours]
         rows.append([escaped(node.title), node.kind, node.progress, *amounts, *given])
     wide = [max(_width(row[column]) for row in rows) for column in range(len(rows[0]))]
     made_of = ["made of", *(", ".join(escaped(nodes[one].title) for one in node.inputs) for node in nodes)]

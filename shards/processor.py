@@ -247,8 +247,12 @@ def _check_loaded() -> None:
 def _loaded_before(level: str, what: str) -> LoadedBefore:
     return LoadedBefore(
         f"{platform.node()}: processor={level} was expected, and this process has loaded {what}; expected "
-        f"`import gristmill` before that, or {VARIABLE}={level} in its environment"
-        + (f" ({VARIABLE}={NATIVE} pins nothing, and results then differ between machines)" if level != NATIVE else ""),
+        + (
+            f"`import gristmill` as the first import, which pins what comes after it ({VARIABLE}={NATIVE} pins "
+            "nothing, and results then differ between machines)"
+            if level != NATIVE
+            else f"{VARIABLE}={NATIVE} in its environment"
+        ),
         level,
     )
 

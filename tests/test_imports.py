@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -92,14 +93,27 @@ def test_scripts_import_what_is_there(tmp_path: Path) -> None:
 @pytest.mark.parametrize("folder", ["benchmarks", "examples"])
 def test_what_is_run_by_itself_imports_gristmill_first(folder: str) -> None:
     """It pins what numpy and others compute with, and refuses them where they have chosen more than the run's level."""
-    late = [str(file) for file in sorted((ROOT / folder).rglob("*.py")) if _first(file) not in (None, "gristmill")]
+    late = [
+        str(file)
+        for file in sorted((ROOT / folder).rglob("*.py"))
+        if _first(file.read_text()) not in (None, "gristmill")
+    ]
     assert late == []
 
 
-def _first(file: Path) -> str | None:
-    """Return what a file imports first at its top level of the package and of those that compute."""
-    computing = {"gristmill", "numpy", "pandas", "pyarrow", "scipy", "sklearn", "soundfile", "torch"}
-    for node in ast.parse(file.read_text()).body:
+PAGES = sorted([Path("README.md"), *(one.relative_to(ROOT) for one in (ROOT / "docs").glob("*.md"))])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_examples_of_a_page_import_it_first_too(page: Path) -> None:
+    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / page).read_text(), re.DOTALL | re.MULTILINE)
+    assert [block for block in blocks if _first(block) not in (None, "gristmill")] == []
+
+
+def _first(code: str) -> str | None:
+    """Return what code imports first at its top level, of the package and of those that compute."""
+    computing = {"gristmill", "numba", "numpy", "pandas", "pyarrow", "scipy", "sklearn", "soundfile", "torch"}
+    for node in ast.parse(code).body:
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
         if found := [name.partition(".")[0] for name in names if name.partition(".")[0] in computing]:

@@ -22,10 +22,10 @@ def clean_output(out: str, choice: CleaningChoice, *, dry_run: bool = False) -> 
         UserError: there is no finished run, another run is at work, or the choice names what is not there.
         LeaseLost: another run presumed this process dead and took its place; what is left is for the next clean.
     """
-    read_newest(out, choice)
     lease = Lease(out)
+    lease.refuse_held()  # what a run has not finished yet is no reason to delete it
+    read_newest(out, choice)
     if dry_run:
-        lease.refuse_held()
         found = survey(out, choice, half_written(out))
         _show(found)
         print(_summary(found, "would be"))

@@ -22,6 +22,7 @@ from gristmill.shards.parquet import read_table
 from gristmill.shards.safe_text import escaped
 from gristmill.shards.tombstone import again, refuse_cleaned
 
+_NONE_OF = {"data": "records", "rejects": "rejects", "quarantine": "records in quarantine"}
 _LIST = 6  # values shown of a list
 _TEXT = 200  # characters shown of a text
 
@@ -72,7 +73,7 @@ def show_records(url: str, n: int, where: Sequence[str], side: str = "data", sav
             if save_audio is not None and isinstance(row.get("audio"), Mapping):
                 _save(save_audio, row)
     if not shown:
-        print("no record matches" if conditions else f"there are no {'records' if side == 'data' else side}")
+        print("no record matches" if conditions else f"there are no {_NONE_OF[side]}")
 
 
 def _columns(sealed: SealedSet, side: str) -> list[str]:

@@ -180,18 +180,15 @@ def _graph(run: SampledRun) -> tuple[list[GraphNode], list[PlannedResult], list[
         line, read = run.lines[node.made.url], zip(run.plan.read[: node.after], unfinished, strict=False)
         waits = [one.name for one, is_open in read if is_open]
         inputs = sorted({place_of[one.made.url] for one in run.plan.used_by(node) if one.made is not None})
-        more = {
-            "shards": f"{line.done}/{line.total}" if node.kind in ("source", "step") else "",
-            "audio": f"{line.hours:.2f} h" if line.hours else "",
-            "cpu h": f"{line.cpu / 3600:.2f}",
-            "gpu h": f"{line.gpu / 3600:.2f}",
-        }
+        more = {"shards": f"{line.done}/{line.total}" if node.kind in ("source", "step") else ""}
+        hours = {"audio": line.hours} if line.hours else {}
+        hours |= {"cpu": line.cpu / 3600, "gpu": line.gpu / 3600}
         state = DONE if not line.left else UNDER_WAY if line.done else UNKNOWN if waits else TO_DO
         awaited |= dict.fromkeys(waits if state == UNKNOWN else ())
         rows, size = (line.rows, line.bytes) if node.kind in ("source", "step") else (None, None)
         place_of[node.made.url] = len(nodes)
         seconds = line.wall if line.left else None
-        nodes.append(GraphNode(node.name, node.kind, tuple(inputs), state, rows, size, seconds, more))
+        nodes.append(GraphNode(node.name, node.kind, tuple(inputs), state, rows, size, seconds, more, hours))
         workers = line.workers if node.kind == "step" else workers_of(node)
         wall = round(line.wall, 3)
         results.append({"name": node.name, "kind": node.kind, "seconds": wall, "workers": workers, "inputs": inputs})

@@ -107,7 +107,7 @@ def test_torch_is_pinned_too_unless_it_computed_before() -> None:
     assert late.returncode == 1
     assert late.stderr.splitlines()[-1].startswith("gristmill.shards.processor.LoadedBefore: ")
     assert "processor=x86-64-v3 was expected, and this process has loaded torch (DEFAULT)" in late.stderr
-    assert "expected `import gristmill` before that, or GRISTMILL_PROCESSOR=x86-64-v3" in late.stderr
+    assert "expected `import gristmill` as the first import, which pins" in late.stderr
 
 
 def test_a_native_process_keeps_what_its_shell_says_and_its_children_take_no_pin_for_it() -> None:
