@@ -154,6 +154,8 @@ def _moved(change: Change | None) -> str:
 def _outcome(change: Change | None, better: str | None) -> str:
     if change is None or change.p is None:
         return ""
+    if change.change == change.low == change.high == 0:
+        return "the same"
     if not change.beyond_chance:
         return "may be chance"
     if better is None or not change.change:
