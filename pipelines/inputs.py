@@ -77,8 +77,8 @@ def once(say: Callable[[str], None]) -> Callable[[str], None]:
     return say_once
 
 
-def check_listed(listings: Iterable[Listing]) -> None:
-    """Check that the places exist, and that a file of one of them can be listed.
+def check_listed(listings: Iterable[Listing], setting: str = "") -> None:
+    """Check that the places exist, which a setting names, and that a file of one of them can be listed.
 
     Raises:
         UserError: a place does not exist or has no file of its kind, or none of the files can be listed.
@@ -90,6 +90,8 @@ def check_listed(listings: Iterable[Listing]) -> None:
             found = True
         except NothingListed as nothing:
             fault = fault or nothing
+        except UserError as error:
+            raise UserError(f"{setting}: {error}" if setting else str(error)) from None
     if fault is not None and not found:
         raise fault
 

@@ -55,7 +55,7 @@ def check_corpus(settings: CorpusSettings, teacher: str) -> None:
     if settings.fields and not places:
         raise UserError("corpus.fields: generated speech has no columns; expected corpus.labelled, or other recordings")
     for part, urls in places.items():
-        check_listed(partial(list_sources, url, fields=settings.fields) for url in urls)
+        check_listed((partial(list_sources, url, fields=settings.fields) for url in urls), f"corpus.{part}")
         for url in urls:
             _check_columns(part, url, settings.fields)
 
