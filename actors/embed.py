@@ -11,7 +11,7 @@ import hashlib
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -184,35 +184,41 @@ def load_model(model: str, device: str) -> Any:
     Raises:
         UserError: it cannot be loaded.
     """
-    return _load_for_all(model) if device == "cpu" else _load(model, device)
-
-
-@cache
-def _load_for_all(model: str) -> Any:
-    return _load(model, "cpu")
-
-
-def _load(model: str, device: str) -> Any:
     import torch
 
     try:
-        from sentence_transformers import SentenceTransformer
+        import sentence_transformers  # noqa: F401
     except ImportError:
         raise UserError(f"embed: sentence-transformers is not installed; {_INSTALL}") from None
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise UserError(f"embed: device {device!r} was requested, but torch finds no GPU here")
     folder = _folder(model)
     try:
-        with _without_bars():
-            return SentenceTransformer(
-                str(folder),
-                device=device,
-                local_files_only=True,
-                trust_remote_code=False,
-                model_kwargs={"use_safetensors": True},
-            ).eval()
+        if device != "cpu":
+            return _load(folder, device)
+        files = ((name, path.stat()) for name, path in _files(folder).items())
+        return _load_for_all(folder, tuple((name, about.st_size, about.st_mtime_ns) for name, about in files))
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"embed: {model} cannot be loaded: {str(error).splitlines()[0]}") from None
+
+
+@lru_cache(maxsize=1)
+def _load_for_all(folder: Path, files: tuple[tuple[str, int, int], ...]) -> Any:
+    """Return the model of a folder on the CPU; one that was written there anew, by its ``files``, is another."""
+    return _load(folder, "cpu")
+
+
+def _load(folder: Path, device: str) -> Any:
+    from sentence_transformers import SentenceTransformer
+
+    with _without_bars():
+        return SentenceTransformer(
+            str(folder),
+            device=device,
+            local_files_only=True,
+            trust_remote_code=False,
+            model_kwargs={"use_safetensors": True},
+        ).eval()
 
 
 @contextlib.contextmanager

@@ -67,6 +67,16 @@ def test_the_fingerprint_follows_the_weights_and_not_the_place(model: str, tmp_p
     assert identities[0] == identities[1] != identities[2]
 
 
+def test_a_model_is_loaded_once_and_anew_when_its_folder_was_written_again(model: str, tmp_path: Path) -> None:
+    place = shutil.copytree(model, tmp_path / "made")
+    first = embed.load_model(str(place), "cpu")
+    assert embed.load_model(str(place), "cpu") is first
+    shutil.rmtree(place)
+    shutil.copytree(make_embedder(tmp_path / "other", seed=1), place)
+    again = embed.load_model(str(place), "cpu")
+    assert not np.allclose(again.encode(WORDS), first.encode(WORDS))
+
+
 def test_records_without_text_are_rejected(model: str) -> None:
     out = embedder_stage(EmbedderSettings(embedder=model)).build(0)(texts("", None, " ", "light"))
     assert out["reject_reason"].to_pylist() == [embed.NO_TEXT] * 3 + [None]
