@@ -74,7 +74,7 @@ class Crew:
     """
 
     def __init__(self, ray_core: object) -> None:
-        self._ray_core = ray_core
+        self.ray_core = ray_core  # of its Ray
         self.shares = Shares(self._make_way)
         self._idle: dict[Any, _Idle] = {}
         self._lock = threading.RLock()
@@ -258,15 +258,17 @@ class Crew:
 
     def _kill(self, worker: Any) -> None:
         """End a worker, unless it has ended with its Ray: after that, ``ray.kill`` would start or ask another one."""
-        if _ray_core() is not self._ray_core or session.gone():
-            return
         import ray
 
         try:
-            ray.kill(worker)
+            if self._has_ray():
+                ray.kill(worker)
         except Exception:
-            if _ray_core() is self._ray_core and session.started() and not session.gone():
+            if self._has_ray():
                 raise
+
+    def _has_ray(self) -> bool:
+        return _ray_core() is self.ray_core and session.started() and not session.gone()
 
     def _make_way(self, cpus: float, gpus: float) -> None:
         """End idle workers, those idle for longest first, until what they hold is not more than is free."""
@@ -366,7 +368,7 @@ def _sent(job: Job, url: str, run: str, log: LogSettings) -> Callable[[Any, int]
     return send
 
 
-_crew: tuple[object, Crew] | None = None
+_crew: Crew | None = None
 _making = threading.Lock()  # several threads ask for it, and there is one
 
 
@@ -375,10 +377,10 @@ def crew() -> Crew:
     global _crew
     with _making:
         core = _ray_core()
-        if _crew is None or _crew[0] is not core:
-            _crew = core, Crew(core)
-            session.before_stop(_crew[1].end)
-        return _crew[1]
+        if _crew is None or _crew.ray_core is not core:
+            _crew = Crew(core)
+            session.before_stop(_crew.end)
+        return _crew
 
 
 def _ray_core() -> object:

@@ -43,13 +43,17 @@ def portable(graph: bytes) -> bytes:
 
 
 def open_portable(path: str | Path) -> Any:
-    """Return the ``onnxruntime.InferenceSession`` of the :func:`portable` graph of a file, on one thread."""
+    """Return the session of the :func:`portable` graph of a file."""
+    return open_graph(portable(Path(path).read_bytes()))
+
+
+def open_graph(graph: bytes) -> Any:
+    """Return the ``onnxruntime.InferenceSession`` of a graph, on one thread."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3  # errors
-    graph = portable(Path(path).read_bytes())
     return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
 

@@ -164,7 +164,7 @@ def _as_one(nodes: Sequence[GraphNode], inputs: tuple[int, ...]) -> GraphNode:
         rows=total([node.rows for node in nodes]),
         bytes=total([node.bytes for node in nodes]),
         seconds=total([node.seconds for node in nodes]),
-        hours={name: sum(node.hours.get(name, 0.0) for node in nodes) for name in first.hours},
+        hours={name: sum(one.hours.get(name, 0.0) for one in nodes) for node in nodes for name in node.hours},
         members=tuple(node.name for node in nodes),
         done=sum(node.state == DONE for node in nodes),
     )

@@ -91,7 +91,9 @@ def check_listed(listings: Iterable[Listing], setting: str = "") -> None:
         except NothingListed as nothing:
             fault = fault or nothing
         except UserError as error:
-            raise UserError(f"{setting}: {error}" if setting else str(error)) from None
+            if not setting:
+                raise
+            raise UserError(f"{setting}: {error}") from None
     if fault is not None and not found:
         raise fault
 

@@ -20,12 +20,16 @@ needs_qemu = pytest.mark.skipif(
 )
 
 
-def emulated(code: str, kind: str = "") -> str:
-    """Return what Python code prints on a kind of processor, or on this one, in a process with no pin of its parent."""
+def unpinned() -> dict[str, str]:
+    """Return the environment of a process that inherits nothing of this one's pin."""
     environment = processor.environment(processor.NATIVE)
     del environment[processor.VARIABLE]
+    return environment
+
+
+def emulated(code: str, kind: str = "") -> str:
+    """Return what Python code prints on a kind of processor, or on this one, in a process with no pin of its parent."""
     emulator = [str(_QEMU), "-cpu", kind] if kind else []
-    # qemu runs a program, and the interpreter of an environment is a link or a script around one.
     command = [*emulator, sys.executable, "-c", code]
     root = Path(__file__).resolve().parent.parent
-    return subprocess.run(command, env=environment, cwd=root, capture_output=True, text=True, check=True).stdout
+    return subprocess.run(command, env=unpinned(), cwd=root, capture_output=True, text=True, check=True).stdout

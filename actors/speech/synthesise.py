@@ -120,7 +120,7 @@ class Speak(Actor):
     """
 
     name = "speak"
-    version = 2
+    version = 2  # the same bits on all processors
     adds = SPEECH_FIELDS[1:]
     drops = ("voice",)
     seeded = True

@@ -94,7 +94,7 @@ class Training(ABC, Generic[Item, Batch]):
 
     def held_out_loss(self, batch: Batch) -> tuple[float, float]:
         """Return the loss of a held-out batch and its weight; the network is in eval mode."""
-        raise NotImplementedError(f"{type(self).__name__} lists held-out data; expected a held_out_loss of its own")
+        raise TypeError(f"{type(self).__name__} has no held_out_loss: expected one, as it lists held-out data")
 
 
 def groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

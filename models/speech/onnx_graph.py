@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from gristmill.models.portable_graph import open_graph
 from gristmill.models.speech.checkpoint import AcousticNetwork
 
 OPSET = 17
@@ -41,11 +42,7 @@ def to_onnx(model: AcousticNetwork) -> bytes:
 
 def difference(graph: bytes, model: AcousticNetwork, utterances: Sequence[np.ndarray]) -> float:
     """Return the largest difference of a log-probability of utterances (frames, n_mels), each run alone by both."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    session = open_graph(graph)
     worst = 0.0
     for features in utterances:
         given = features[None].astype(np.float32), np.array([len(features)], np.int64)

@@ -23,7 +23,7 @@ def clean_output(out: str, choice: CleaningChoice, *, dry_run: bool = False) -> 
         LeaseLost: another run presumed this process dead and took its place; what is left is for the next clean.
     """
     lease = Lease(out)
-    lease.refuse_held()  # what a run has not finished yet is no reason to delete it
+    lease.refuse_held()  # first: a run at work looks like one that was begun and left
     read_newest(out, choice)
     if dry_run:
         found = survey(out, choice, half_written(out))

@@ -68,12 +68,12 @@ def _loading(model: PublishedModel) -> Iterator[str]:
     yield from ("    print(one.start, one.text, one.confidence)", "```", "", model.onnx, "")
     yield from (
         "```python",
-        "import numpy as np",
-        "import onnxruntime",
-        "import soundfile",
         "from gristmill.models.speech.decode import greedy",
         "from gristmill.models.speech.features import FeatureSettings, log_mel",
         "from gristmill.models.speech.units import Units",
+        "import numpy as np",
+        "import onnxruntime",
+        "import soundfile",
         "",
         f"# one channel at {model.features.sampling_rate} Hz",
         'samples, rate = soundfile.read("my.wav", dtype="float32")',

@@ -23,7 +23,7 @@ from gristmill.shards.errors import UserError
 from gristmill.shards.job import TrainJob
 from gristmill.shards.receipt import read_receipts
 from gristmill.shards.step import Step
-from tests.emulated import PROCESSORS, emulated, needs_qemu
+from tests.emulated import PROCESSORS, emulated, needs_qemu, unpinned
 from tests.pipelines.tiny import upper
 from tests.shards.test_engine import source
 
@@ -73,9 +73,7 @@ print(torch.backends.cpu.get_cpu_capability())
 
 def ran(code: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run code in a process that inherits nothing of this one's pin."""
-    environment = processor.environment(processor.NATIVE)
-    del environment[processor.VARIABLE]
-    return subprocess.run([sys.executable, "-c", code], env=environment | variables, capture_output=True, text=True)
+    return subprocess.run([sys.executable, "-c", code], env=unpinned() | variables, capture_output=True, text=True)
 
 
 def test_a_hostile_shell_changes_no_byte_and_another_level_does() -> None:
